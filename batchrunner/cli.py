@@ -74,7 +74,19 @@ class _Path(click.Path):
         return super().convert(expanded(value) if isinstance(value, str) else value, param, ctx)
 
 
+class _Place(_Path):
+    """A path, or the address of a place in a bucket, which stays text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from batchrunner.storage.objects.address import is_address
+
+        if isinstance(value, str) and is_address(value):
+            return value
+        return super().convert(value, param, ctx)
+
+
 _PATH = _Path(path_type=Path)
+_PLACE = _Place(path_type=Path)
 _TEXT_PATH = _Path()
 
 
@@ -431,22 +443,25 @@ def _merge(paths: tuple[Path, ...], flags: dict[str, Any]) -> int:
 
 
 @cli.command(short_help="Hash and decode every result again.")
-@click.argument("batch", metavar="RUN_DIR|MANIFEST|report.json|DATASET|SHA256SUMS", type=_PATH)
+@click.argument("batch", metavar="RUN_DIR|MANIFEST|report.json|DATASET|SHA256SUMS", type=_PLACE)
 @_places
 @_with_workers
 @click.option("--deep", is_flag=True, help="Decode every frame, too. Always on with a journal.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def verify(batch: Path, workers: str | None, deep: bool, as_json: bool, **flags: Any) -> int:
+def verify(batch: Path | str, workers: str | None, deep: bool, as_json: bool, **flags: Any) -> int:
     """Check each result: size and SHA-256, and with --deep structure and all frames. Writes nothing.
 
     A run directory is checked against its journal, with the copies of its clips in a bucket. report.json checks the
-    clips beside it, and SHA256SUMS the files that it lists, on any machine. DATASET is a folder with SHA256SUMS; files
-    that it does not list are named too. The exit status is 0 if all is well, 1 if not, and 2 if there is nothing to
-    check against.
+    clips beside it, and SHA256SUMS the files that it lists, on any machine. DATASET is a folder with SHA256SUMS, or
+    such a place in a bucket (s3://BUCKET/PREFIX/); files that it does not list are named too. The exit status is 0 if
+    all is well, 1 if not, and 2 if there is nothing to check against.
     """
     from batchrunner.app import verify_output as verifying
 
-    target = verifying.recognize(batch) or verifying.Target(verifying.RUN_DIR, _located(batch, flags).path)
+    if isinstance(batch, str):
+        target = verifying.Target(verifying.BUCKET, batch)
+    else:
+        target = verifying.recognize(batch) or verifying.Target(verifying.RUN_DIR, _located(batch, flags).path)
     progress = verifying.Progress(sys.stderr if sys.stderr.isatty() else None)
     with _workers(workers) as opened:
         findings = verifying.check(target, opened, deep=deep, objects=_object_reader(flags))
@@ -495,7 +510,7 @@ def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: Any
 
 @cli.command("export", short_help="Make a data set from the clips of run directories.")
 @click.argument("batches", metavar="RUN_DIR|MANIFEST...", nargs=-1, required=True, type=_PATH)
-@click.argument("out", type=_PATH)
+@click.argument("out", type=_PLACE)
 @_places
 @click.option(
     "--format",
@@ -517,11 +532,12 @@ def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: Any
 @click.option("--mark", type=click.Choice(["xmp", "c2pa"]), help="Mark the copies as synthetic media.")
 @click.option("--c2pa-key", type=_PATH, metavar="FILE", help="Private key (PEM) for --mark c2pa.")
 @click.option("--c2pa-certificates", type=_PATH, metavar="FILE", help="Certificates (PEM) for --mark c2pa.")
-def export_dataset(batches: tuple[Path, ...], out: Path, **flags: Any) -> int:
+def export_dataset(batches: tuple[Path, ...], out: Path | str, **flags: Any) -> int:
     """Copy the clips of one or more batches to the new folder OUT, as a data set with a card and checksums.
 
-    The clips and inputs are checked against their recorded SHA-256. An export that was interrupted continues. The same
-    batches give the same bytes.
+    OUT can also be a place in a bucket without other objects, such as s3://BUCKET/PREFIX/ (docs/datasets.md). The clips
+    and inputs are checked against their recorded SHA-256. An export that was interrupted continues. The same batches
+    give the same bytes.
     """
     from batchrunner.app import export as exporting
     from batchrunner.app.shards import folders_of
@@ -540,7 +556,10 @@ def export_dataset(batches: tuple[Path, ...], out: Path, **flags: Any) -> int:
     def warn(line: str) -> None:
         click.echo(f"warning: {printable(line)}", err=True)
 
-    return exporting.export(run_dirs, out, request, click.echo, warn, objects=_object_reader(flags))
+    objects = _object_reader(flags)
+    if isinstance(out, str):
+        out, request = exporting.to_bucket(out, run_dirs[0], request, objects)
+    return exporting.export(run_dirs, out, request, click.echo, warn, objects=objects)
 
 
 @cli.command(short_help="Show what all batches of the account share.")

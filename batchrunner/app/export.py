@@ -24,12 +24,14 @@ from batchrunner.datasets.export import Exported, NothingToExport, compare, has_
 from batchrunner.datasets.formats import FORMATS, Format, FormatOptions
 from batchrunner.datasets.splits import Splits
 from batchrunner.datasets.workspace import Workspace, final_path, is_taken
-from batchrunner.errors import BatchrunnerError, ExitStatus, UsageError
+from batchrunner.errors import BatchrunnerError, CallError, ExitStatus, UsageError
 from batchrunner.formatting import count_text, parse_size, printable, shell_line, shell_path, size_text
 from batchrunner.storage.durable_files import Disk
+from batchrunner.storage.objects.address import ObjectAddress, is_address
 from batchrunner.storage.run_directory import RunDir
 
 if TYPE_CHECKING:
+    from batchrunner.app.bucket_export import BucketPlace
     from batchrunner.datasets.marking import Marker
     from batchrunner.storage.objects.blocking import ObjectReader
 
@@ -43,7 +45,8 @@ class ExportRequest:
     """The options of the command. split: as written, or None. only: ``accepted`` or None. version: of this program.
 
     mark: ``xmp``, ``c2pa`` or None. c2pa_key, c2pa_certificates: PEM files. blocks: the `dataset` block of the
-    manifest, for each run directory that is named by its manifest: the block may have changed since the run.
+    manifest, for each run directory that is named by its manifest: the block may have changed since the run. place: in
+    a bucket, to which the data set is uploaded; its folder on this machine is then temporary.
     """
 
     form: str = "folder"
@@ -57,6 +60,17 @@ class ExportRequest:
     c2pa_key: Path | None = None
     c2pa_certificates: Path | None = None
     blocks: dict[Path, Mapping[str, Any] | None] = field(default_factory=dict)
+    place: "BucketPlace | None" = None
+
+
+def to_bucket(text: str, run_dir: Path, request: ExportRequest, objects: "ObjectReader") -> tuple[Path, ExportRequest]:
+    """Return the folder in which a data set for a bucket is made, and the request with its place. Raises UsageError."""
+    from batchrunner.app.bucket_export import BucketPlace, folder_of
+
+    address = ObjectAddress.parse(text)
+    if not address.key:
+        raise UsageError(f"{address} is a whole bucket", f"{_NOTHING_WRITTEN} Add a prefix: {address.place}/PREFIX/")
+    return folder_of(run_dir, address), replace(request, place=BucketPlace(address, objects))
 
 
 def format_options(form: str, shard_size: str | None) -> FormatOptions:
@@ -87,6 +101,8 @@ def export(
     form = FORMATS[request.form](request.options)
     splits = None if request.split is None else Splits.parse(request.split)
     choice = Choice(request.only == "accepted", splits, request.group_by, request.salt)
+    if request.place is not None:
+        request.place.check()
     target = final_path(out)
     batches = _read(run_dirs, request, warn)
     _require_outside(target, out, batches)
@@ -100,9 +116,26 @@ def export(
         return _nothing(collection, request)
     _warn_of_missing(collection, warn)
     remove_fetched(fetched)
-    for line in _summary(collection, form, exported, out):
+    if request.place is not None:
+        exported = _upload(request.place, target, exported)
+    for line in _summary(collection, form, exported, str(request.place or out)):
         put(line)
     return ExitStatus.FAILED if collection.refusals else ExitStatus.OK
+
+
+def _upload(place: "BucketPlace", target: Path, exported: Exported) -> Exported:
+    """Upload a complete data set, and remove its folder. Return it with whether it is new in the bucket."""
+    from batchrunner.app import bucket_export
+
+    try:
+        with _Bar(sys.stderr) as bar:
+            bar.begin(sum(file.bytes for file in exported.files.values()), "uploading")
+            new = place.upload(target, exported.files, bar.add)
+    except (KeyboardInterrupt, CallError):
+        process.print_warning(f"the same command continues the upload from {printable(str(target))}")
+        raise
+    bucket_export.remove(target, exported.files)
+    return replace(exported, is_new=new > 0, edited=())
 
 
 def _collect(batches: Sequence[Batch], choice: Choice, request: ExportRequest, target: Path) -> Collection:
@@ -237,11 +270,11 @@ def _refusal_text(refusal: Refusal) -> str:
     return f"{where}. The clip is exported without this input"
 
 
-def _summary(collection: Collection, form: Format, exported: Exported, out: Path) -> list[str]:
-    """Return the lines that close the command."""
+def _summary(collection: Collection, form: Format, exported: Exported, out: str) -> list[str]:
+    """Return the lines that close the command. out: the folder, or the place in a bucket."""
     total = sum(map(collection.count, collection.splits))
     size = size_text(sum(file.bytes for file in exported.files.values()))
-    shown = shell_path(str(out))
+    shown = shell_path(out)
     lines = [f"{split}: {count_text(collection.count(split), 'clip')}" for split in collection.splits]
     empty = [split for split in collection.splits if not collection.count(split)]
     if empty:
@@ -255,9 +288,12 @@ def _summary(collection: Collection, form: Format, exported: Exported, out: Path
     if not exported.is_new:
         edited = " and ".join(exported.edited)
         note = f" ({edited} {'were' if len(exported.edited) > 1 else 'was'} edited since the export)" if edited else ""
-        lines.append(f"{printable(str(out))} is up to date: {count_text(total, 'clip')}, {size}{note}")
+        lines.append(f"{printable(out)} is up to date: {count_text(total, 'clip')}, {size}{note}")
     else:
-        lines.append(f"{printable(str(out))}: {count_text(total, 'clip')}, {size}, format {form.name}")
+        lines.append(f"{printable(out)}: {count_text(total, 'clip')}, {size}, format {form.name}")
+    if is_address(out):
+        allowed = ["--allow-bucket", ObjectAddress.parse(out).place]
+        return [*lines, f"check    batchrunner verify {shell_line([out, *allowed])}"]
     lines.append(f"check    batchrunner verify {shell_line([shown])}")
     lines.append(f"publish  hf upload-large-folder --repo-type dataset NAMESPACE/NAME {shell_line([shown])}")
     return lines

@@ -26,6 +26,7 @@ from batchrunner.storage.run_directory import RunDir
 from batchrunner.workers.engines import Workers
 
 RUN_DIR, REPORT, DATASET, LIST = "run directory", "report", "data set", "SHA256SUMS"
+BUCKET = "place in a bucket"
 _HEAD_BYTES = 1 << 16
 _REPORT = "report.json"
 _CLEAR_LINE = "\r\x1b[2K"
@@ -33,10 +34,13 @@ _CLEAR_LINE = "\r\x1b[2K"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is checked. kind: RUN_DIR, REPORT, DATASET or LIST. path: the run directory, or the list's file."""
+    """What is checked. kind: RUN_DIR, REPORT, DATASET, LIST or BUCKET.
+
+    path: the run directory, the list's file, or the address of the place in a bucket.
+    """
 
     kind: str
-    path: Path
+    path: Path | str
 
 
 def recognize(path: Path) -> Target | None:
@@ -72,7 +76,12 @@ def _recognize_file(path: Path) -> Target | None:
 def check(target: Target, workers: Workers, *, deep: bool, objects: ObjectReader | None = None) -> Iterator[Finding]:
     """Check a target. objects: reads the copies of clips in a bucket. Raises BatchrunnerError."""
     try:
-        if target.kind == RUN_DIR:
+        if isinstance(target.path, str):
+            from batchrunner.app.verify_bucket import verify_bucket
+
+            assert objects is not None
+            yield from verify_bucket(target.path, workers, objects, deep=deep)
+        elif target.kind == RUN_DIR:
             from batchrunner.app.status import read_snapshot
 
             rundir = RunDir(target.path)
@@ -164,7 +173,7 @@ def run_json(target: Target, findings: Iterator[Finding], out: Callable[[str], N
 
 def _require_entries(target: Target, tally: Tally) -> None:
     """Refuse a list without entries: it proves nothing."""
-    if target.kind in {LIST, DATASET} and not tally.files:
+    if target.kind in {LIST, DATASET, BUCKET} and not tally.files:
         raise UsageError(f"{target.path} names no files: there is nothing to check against")
 
 

@@ -14,6 +14,10 @@ DELIVERY = f"deliver: {PLACE}/results/\nkeep_local: no\n"
 SECRETS = (*ADMIN, "X-Amz-Signature", "X-Amz-Credential")
 
 
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_the_demo_runs_with_inputs_and_results_in_a_bucket(server: Server, tmp_path: Path) -> None:
     demo = (ROOT / "manifests" / "demo.yaml").read_text()
     assert demo.count(" media/") == 6
@@ -21,7 +25,7 @@ def test_the_demo_runs_with_inputs_and_results_in_a_bucket(server: Server, tmp_p
     for path in MEDIA.iterdir():
         put(server, f"demo/media/{path.name}", path.read_bytes())
     variables = server.environment() | {"BATCHRUNNER_STATE": str(tmp_path / "state"), "HOME": str(tmp_path)}
-    outputs = []
+    outputs: list[bytes] = []
 
     def command(*arguments: str) -> Any:
         done = call(*arguments, "--allow-bucket", BUCKET, cwd=tmp_path, **variables)
@@ -37,7 +41,7 @@ def test_the_demo_runs_with_inputs_and_results_in_a_bucket(server: Server, tmp_p
     assert len(report["jobs"]) == 3
     assert list(run_directory.glob("*.mp4")) == []
     for name in ("report.json", "report.html", "results.csv"):
-        assert results[name] == hashlib.sha256((run_directory / name).read_bytes()).hexdigest()
+        assert results[name] == sha256(run_directory / name)
     assert all(row["inputs"]["video"]["source"].startswith(PLACE) for row in report["jobs"])
 
     assert "3 results checked, 0 bad" in command("verify", "output/demo").stdout
@@ -50,8 +54,14 @@ def test_the_demo_runs_with_inputs_and_results_in_a_bucket(server: Server, tmp_p
     assert f"The clips are only in <bdi>{PLACE}/results/</bdi>" in page
     assert "accepted" in command("review", "demo.yaml", "--accept", "bunny-as-admiral").stdout
     command("export", "demo.yaml", "set", "--format", "folder")
-    exported = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "set").rglob("*.mp4")}
+    exported = {sha256(path) for path in (tmp_path / "set").rglob("*.mp4")}
     assert {row["sha256"] for row in report["jobs"]} <= exported
+    command("export", "demo.yaml", f"{PLACE}/set/", "--format", "folder")
+    files = [path for path in (tmp_path / "set").rglob("*") if path.is_file()]
+    assert digests(server, "demo/set") == {str(path.relative_to(tmp_path / "set")): sha256(path) for path in files}
+    assert ", 0 bad. 3 clips decoded." in command("verify", f"{PLACE}/set/", "--deep").stdout
+    assert "3 files checked, 0 bad" in command("verify", f"{PLACE}/results/").stdout
+    assert "is up to date" in command("export", "demo.yaml", f"{PLACE}/set/", "--format", "folder").stdout
 
     again = command("run", "demo.yaml")
     assert "3 of 3 jobs succeeded" in again.stdout + again.stderr

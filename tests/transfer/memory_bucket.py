@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from batchrunner.errors import LocalFault
-from batchrunner.storage.objects.store import ObjectState
+from batchrunner.storage.objects.store import ObjectState, OnProgress
 
 
 class MemoryBucket:
@@ -37,15 +37,19 @@ class MemoryBucket:
         return self._state(key)
 
     async def put_new(
-        self, key: str, file: Path, sha256: str, on_progress: object = None, content_type: str = ""
+        self, key: str, file: Path, sha256: str, on_progress: OnProgress | None = None, content_type: str = ""
     ) -> ObjectState:
         await self._call("put", key)
         content = file.read_bytes()  # noqa: ASYNC240 (a few bytes)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise LocalFault("input_changed", f"{file} is not the file that was checked")
+        is_new = key not in self.objects
         if self.objects.setdefault(key, content) != content:
             raise LocalFault("object_differs", f"the object {key} has another content; it was not replaced")
-        self.puts.append(key)
+        if is_new:
+            self.puts.append(key)
+            if on_progress is not None:
+                on_progress(len(content))
         await self._call("stored", key)
         state = self._state(key)
         assert state is not None

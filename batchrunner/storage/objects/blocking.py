@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from batchrunner.errors import LocalFault
 from batchrunner.storage.objects.address import ObjectAddress
-from batchrunner.storage.objects.store import Access, open_store
+from batchrunner.storage.objects.store import Access, Objects, open_store
 
 _T = TypeVar("_T")
 
@@ -25,10 +25,14 @@ class ObjectReader:
         """Raise UsageError if the user does not allow the bucket of an address."""
         self._access().allowed.check(ObjectAddress.parse(address))
 
+    def open(self, address: ObjectAddress) -> Objects:
+        """Return the bucket of an address. Raises UsageError, LocalFault."""
+        return open_store(address, self._access())
+
     def read_into(self, address: str, file: BinaryIO) -> str:
         """Write an object to an open file and return its SHA-256. Raises CallError, UsageError."""
         place = ObjectAddress.parse(address)
-        objects = open_store(place, self._access())  # of its own: threads read at the same time
+        objects = self.open(place)  # of its own: threads read at the same time
         return blocking(lambda: objects.download(place.key, file))
 
     def fetch(self, address: str, sha256: str, path: Path) -> None:
