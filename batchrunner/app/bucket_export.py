@@ -54,10 +54,10 @@ class BucketPlace:
         complete = {**files, SUMS: files.get(SUMS) or _sums(folder)}
         self._require_own(complete)
         transfer = _Transfer(self, folder, on_bytes)
-        rest = [file for name, file in complete.items() if name != SUMS]
+        others = [file for name, file in complete.items() if name != SUMS]
         with ThreadPoolExecutor(_AT_ONCE, "upload") as threads:
             try:
-                new = sum(threads.map(transfer.put, rest))
+                new = sum(threads.map(transfer.put, others))
             finally:  # the first failure ends the upload
                 threads.shutdown(cancel_futures=True)
         return new + transfer.put(complete[SUMS])
