@@ -5,7 +5,7 @@ everything that a listener, a report or the next step sees is durable. What is l
 polls, a charge) changes here at once and is stored with the next move, or by `flush`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +16,8 @@ from batchrunner.events import JobMoved, JobSeen, Noticed
 from batchrunner.job import Move, Record, State, advance
 from batchrunner.plan.endings import LEASE_LOST
 from batchrunner.plan.ledger import Ledger
+
+Save = Callable[[Record], Awaitable[None]]
 
 _FIRST_RETRY_S = 1.0
 _LONGEST_RETRY_S = 30.0
@@ -58,9 +60,12 @@ class JobRecords:
         """Make a move and return the new record. changes: as for `batchrunner.job.advance`. Raises LocalFault."""
         return await self.store(move, advance(self._records[fingerprint], move, **changes))
 
-    async def store(self, move: Move, record: Record, *, attempts: int = 1) -> Record:
-        """Store a record whose last move was `move`. attempts: how many of its latest changed. Raises LocalFault."""
-        await self._save(record, attempts)
+    async def store(self, move: Move, record: Record, *, attempts: int = 1, save: Save | None = None) -> Record:
+        """Store a record whose last move was `move`. Raises LocalFault.
+
+        attempts: how many of its latest changed. save: stores the record with something else, instead of alone.
+        """
+        await self._save(record, attempts, save)
         self.update(record)
         self._deps.account.moved(record)
         deps = self._deps
@@ -120,14 +125,17 @@ class JobRecords:
         await self._save(record)
         self._deps.announce(JobSeen(self._deps.clock.now(), self._deps.ids(record.job.fingerprint), record))
 
-    async def annotate(self, record: Record) -> None:
-        """Store a record whose error or result has changed and whose state has not. Raises LocalFault."""
-        await self._save(record)
+    async def annotate(self, record: Record, save: Save | None = None) -> None:
+        """Store a record whose error or result has changed and whose state has not. save: as for `store`.
+
+        Raises LocalFault.
+        """
+        await self._save(record, save=save)
         self.update(record)
 
-    async def _save(self, record: Record, attempts: int = 1) -> None:
+    async def _save(self, record: Record, attempts: int = 1, save: Save | None = None) -> None:
         with self._watched():
-            await self._deps.journal.save(record, attempts=attempts)
+            await (self._deps.journal.save(record, attempts=attempts) if save is None else save(record))
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

@@ -47,8 +47,8 @@ class Clips(Protocol):
 class Store(Protocol):
     """Final names (`batchrunner.transfer.delivery`)."""
 
-    async def deliver(self, job: Job, fetched: "Fetched") -> None:
-        """Publish the clip under its final names. Raises LocalFault."""
+    async def deliver(self, job: Job, fetched: "Fetched", record: Record) -> None:
+        """Publish the clip under its final names, then store its job's record. Raises LocalFault."""
         ...
 
 

@@ -9,7 +9,7 @@ The journal stores decisions of the engine and makes none.
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -19,10 +19,9 @@ from batchrunner.formatting import count_text
 from batchrunner.job import Entry, PlacedFile, Record, Retake, Run, Snapshot, State, TimelineEvent
 from batchrunner.journal import ballast, migrate, reader, rollback, rows
 from batchrunner.journal.errors import DAMAGE_HINT, NO_WITNESS, STALE_HINT, no_room, reading, refused
+from batchrunner.journal.publications import Publication, publish_all
 from batchrunner.journal.statements import (
     MOST_ROWS,
-    MOVE_JOB,
-    PUT_ATTEMPT,
     PUT_ENTRY,
     PUT_FILE,
     PUT_JOB,
@@ -35,6 +34,8 @@ from batchrunner.journal.statements import (
     Guard,
     has_intent,
     in_few,
+    latest_attempts,
+    saved,
 )
 from batchrunner.journal.witness import Mark, Witness
 from batchrunner.storage import durable_files
@@ -95,7 +96,7 @@ class Journal:
             self._open(recover=recover)
         self._is_witnessed = True
         self._is_tight = not ballast.reserve(self._ballast)
-        self._commits = Batcher(executor, self._write)
+        self._commits: Batcher[Change | Publication] = Batcher(executor, self._write)
 
     def _open(self, *, recover: bool) -> None:
         path, witness = self._path, self._witness
@@ -203,7 +204,7 @@ class Journal:
         changes += [(PUT_RETAKE, rows.retake_row(retake)) for retake in retakes]
         for record in changed:
             changes.append((PUT_JOB, rows.job_row(record)))
-            changes += _latest(record)
+            changes += latest_attempts(record)
         wanted = list(map(rows.entry_row, entries))
         with reading(self._path):
             stored = self._connection.execute(f"{reader.GET_ENTRIES} ORDER BY position").fetchall()
@@ -218,11 +219,11 @@ class Journal:
         """
         if self._is_tight and record.state is State.SUBMITTING:
             raise no_room("written")
-        await self._commit([(MOVE_JOB, rows.moved_row(record)), *_latest(record, attempts)])
+        await self._commit(saved(record, attempts))
 
     async def save_attempts(self, records: Iterable[Record]) -> None:
         """Store all attempts of records whose states have not changed, in one commit. Durable on return."""
-        await self._commit([change for record in records for change in _latest(record, len(record.attempts))])
+        await self._commit([change for record in records for change in latest_attempts(record, len(record.attempts))])
 
     def post(self, timeline_event: TimelineEvent) -> None:
         """Store an event of the batch's timeline with the next commit, without waiting. A failed commit loses it."""
@@ -236,15 +237,30 @@ class Journal:
         """Store that the file `name` is or will be the result of a job. Durable on return."""
         await self._commit([(PUT_FILE, rows.file_row(name, placed))])
 
+    async def publish(self, publication: Publication) -> None:
+        """Store whose file it is, let it get its name, then store its record. Durable on return. Raises LocalFault."""
+        await self._commits.do([publication])
+        if publication.fault is not None:
+            raise publication.fault
+
     async def finish(self, run: Run) -> None:
         """Record the end of a run. Durable on return."""
         await self._commit([(PUT_RUN, rows.run_row(run))])
 
-    async def _commit(self, changes: list[Change]) -> None:
+    async def _commit(self, changes: Sequence[Change]) -> None:
         """Commit durably. Raises LocalFault for every change of a commit that failed."""
         await self._commits.do(changes)
 
-    def _write(self, changes: list[Change]) -> LocalFault | None:
+    def _write(self, items: list[Change | Publication]) -> LocalFault | None:
+        """Commit, then let the published files get their names, and commit the records that say so."""
+        publications = [item for item in items if isinstance(item, Publication)]
+        changes = [item.change if isinstance(item, Publication) else item for item in items]
+        fault = self._put(changes)
+        if fault is None and publications:
+            publish_all(publications, self._put)
+        return fault
+
+    def _put(self, changes: list[Change]) -> LocalFault | None:
         """Commit, then write the witness."""
         if (problem := self._guard(intent=has_intent(changes))) is not None:
             return problem
@@ -492,9 +508,3 @@ def _write(connection: sqlite3.Connection, path: Path, changes: list[Change]) ->
     except sqlite3.Error as error:
         return refused(error, path, "written")
     return None
-
-
-def _latest(record: Record, attempts: int = 1) -> list[Change]:
-    """Return the changes that store so many of a record's latest attempts. Earlier attempts do not change."""
-    latest = record.attempts[-attempts:]
-    return [(PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, attempt)) for attempt in latest]

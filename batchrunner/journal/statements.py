@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from batchrunner.errors import LocalFault
-from batchrunner.job import State
+from batchrunner.job import Record, State
 from batchrunner.journal import rows
 
 MOST_ROWS = 32  # in one statement
@@ -79,3 +79,14 @@ def in_few(changes: Iterable[Change]) -> Iterator[tuple[str, list[Any]]]:
             some = whole[start : start + MOST_ROWS]
             text = f"{statement.head}{', '.join([statement.row] * len(some))}{statement.tail}"
             yield text, [value for row in some for value in row]
+
+
+def saved(record: Record, attempts: int = 1) -> list[Change]:
+    """Return the changes that store the state of a job with so many of its latest attempts."""
+    return [(MOVE_JOB, rows.moved_row(record)), *latest_attempts(record, attempts)]
+
+
+def latest_attempts(record: Record, attempts: int = 1) -> list[Change]:
+    """Return the changes that store so many of a record's latest attempts. Earlier attempts do not change."""
+    latest = record.attempts[-attempts:]
+    return [(PUT_ATTEMPT, rows.attempt_row(record.job.fingerprint, attempt)) for attempt in latest]

@@ -5,7 +5,7 @@ no batching delay. A batch that has started is finished, even if some of its cal
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Generic, TypeVar
@@ -29,17 +29,17 @@ class Batcher(Generic[_T]):
         self._waiting: list[_Future] = []
         self._is_busy = False
 
-    async def do(self, items: list[_T]) -> None:
+    async def do(self, items: Sequence[_T]) -> None:
         """Return when `items` are done. Raises LocalFault."""
         fault = await self._add(items)
         if fault is not None:
             raise fault
 
-    def post(self, items: list[_T]) -> None:
+    def post(self, items: Sequence[_T]) -> None:
         """Process `items` without waiting for them. `work` has to keep what a fault leaves undone."""
         self._add(items)
 
-    def _add(self, items: list[_T]) -> _Future:
+    def _add(self, items: Sequence[_T]) -> _Future:
         done: _Future = asyncio.get_running_loop().create_future()
         self._items += items
         self._waiting.append(done)

@@ -152,9 +152,9 @@ class BucketStore:
         elif has_any or not lacks_file:
             found[fingerprint] = result
 
-    async def deliver(self, job: Job, fetched: Fetched) -> None:
+    async def deliver(self, job: Job, fetched: Fetched, record: Record | None = None) -> None:
         """Keep a checked download in the run directory. `publish` copies it to the bucket. Raises LocalFault."""
-        await self._local.deliver(job, fetched)
+        await self._local.deliver(job, fetched, record)
 
     async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
         """Check the files of the run directory and the objects again. Returns what `settle` does. Raises LocalFault."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from batchrunner.errors import LocalFault
 from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State
 from batchrunner.journal.journal import Journal
+from batchrunner.journal.publications import Publication
 from batchrunner.media.decoder_pool import Decoders, one
 from batchrunner.storage import durable_files
 from batchrunner.storage.batching import Batcher
@@ -25,6 +26,7 @@ from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
 from batchrunner.transfer.downloader import Fetched, file_sha256, result_of
 
 _UNNAMED = "a result could not be given its name"
+_SMALL_BYTES = 1 << 20
 
 
 class _FileState(NamedTuple):
@@ -66,8 +68,11 @@ class ResultStore(DeliveredClips, Protocol):
         """
         ...
 
-    async def deliver(self, job: Job, fetched: Fetched) -> None:
-        """Keep a checked download under its names. It is durable on return, and the download's file is gone."""
+    async def deliver(self, job: Job, fetched: Fetched, record: Record | None = None) -> None:
+        """Keep a checked download under its names. It is durable on return, and the download's file is gone.
+
+        record: of the job from then on. It is stored in the journal after the clip has its names.
+        """
         ...
 
     async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
@@ -105,7 +110,7 @@ class Store(RunDirectoryClips):
             self._ours.setdefault(placed.fingerprint, []).append(name)
         self._names: dict[str, list[str]] = {}
         self._left: dict[str, _FileState | None] = {}  # the state of each delivered file
-        self._publications = Batcher(executor, self._publish)
+        self._flushes: Batcher[Path] = Batcher(executor, self._flush)
 
     async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
         """Match names with the manifest, and return results that the records do not have yet.
@@ -132,15 +137,22 @@ class Store(RunDirectoryClips):
         self._ours.clear()  # every result now has its names or is in the folder for kept files
         return news
 
-    async def deliver(self, job: Job, fetched: Fetched) -> None:
-        """Flush a checked download and give it its final name, and its further ones. Raises LocalFault."""
-        names = self._names_of(job)
-        result = fetched.result
+    async def deliver(self, job: Job, fetched: Fetched, record: Record | None = None) -> None:
+        """Flush a checked download, give it its final name and its further ones, and store its record.
+
+        Raises LocalFault.
+        """
+        names, result = self._names_of(job), fetched.result
         await self._clear(names[0], job)
-        await self._place(names[0], job, result)
-        await self._publications.do([(fetched.path, self._root / names[0])])
+        if result.size_bytes > _SMALL_BYTES:  # the journal's thread must not wait for a large flush
+            await self._flushes.do([fetched.path])
+        placed = PlacedFile(job.fingerprint, result.sha256, result.size_bytes)
+        last = record if len(names) == 1 else None
+        await self._journal.publish(Publication(names[0], placed, fetched.path, last, self._publish))
         if len(names) > 1:
             await self._spread(job, result, read=True)
+            if record is not None:
+                await self._journal.save(record)
 
     async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
         """Find results whose files were changed or removed, and restore their names if a copy is left.
@@ -333,13 +345,24 @@ class Store(RunDirectoryClips):
                 return result_of(placed.size_bytes, placed.sha256, found)
         return None
 
-    def _publish(self, names: list[tuple[Path, Path]]) -> LocalFault | None:
+    def _flush(self, paths: list[Path]) -> LocalFault | None:
+        try:
+            self._disk.flush_all(paths)
+        except OSError as error:
+            return durable_files.fault(error, _UNNAMED)
+        return None
+
+    def _publish(self, publications: Sequence[Publication]) -> LocalFault | None:
+        """Give files their names, in the journal's thread."""
+        names = [(item.source, self._root / item.name) for item in publications]
+        for item in publications:
+            self._placed[item.name] = item.placed
         try:
             self._disk.publish(names)
         except OSError as error:
             return durable_files.fault(error, _UNNAMED)
-        for _, path in names:
-            self._left[str(path.relative_to(self._root))] = _file_state(path)
+        for item, (_, path) in zip(publications, names, strict=True):
+            self._left[item.name] = _file_state(path)
         return None
 
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:

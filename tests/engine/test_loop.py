@@ -97,7 +97,7 @@ class World:
         await asyncio.sleep(self.download_s.get(name, 0.0))
         return Fetched(Path(name), Result(1, "00"))
 
-    async def deliver(self, job: object, fetched: Fetched) -> None:
+    async def deliver(self, job: object, fetched: Fetched, record: Record) -> None:
         """The clip is not looked at."""
 
     async def save(self, record: Record, *, attempts: int = 1) -> None:

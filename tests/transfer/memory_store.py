@@ -29,14 +29,15 @@ class Bucket:
         self, rundir: RunDir, journal: Journal, executor: Executor, files: Disk, decoders: Decoders
     ) -> ResultStore:
         """Create the store of a run: a `batchrunner.transfer.delivery.OpenStore`."""
-        return MemoryStore(self)
+        return MemoryStore(self, journal)
 
 
 class MemoryStore:
     """The results of one batch in a `Bucket`."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, journal: Journal) -> None:
         self._bucket = bucket
+        self._journal = journal
 
     def exists(self, name: str) -> bool:
         return self._bucket.names.get(name) in self._bucket.objects
@@ -55,9 +56,11 @@ class MemoryStore:
         delivered = {name: self._bucket.objects[name][1] for name in in_flight if name in self._bucket.objects}
         return {**delivered, **await self.look_again(records)}
 
-    async def deliver(self, job: Job, fetched: Fetched) -> None:
+    async def deliver(self, job: Job, fetched: Fetched, record: Record | None = None) -> None:
         self._bucket.objects[job.fingerprint] = (fetched.path.read_bytes(), fetched.result)
         fetched.path.unlink()
+        if record is not None:
+            await self._journal.save(record)
 
     async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
         succeeded = [name for name, record in records.items() if record.state is State.SUCCEEDED]

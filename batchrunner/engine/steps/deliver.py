@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchrunner.engine.backoff import DELIVERIES
+from batchrunner.engine.job_records import Save
 from batchrunner.engine.outcomes import (
     CopyToBucket,
     Finish,
@@ -20,7 +21,7 @@ from batchrunner.engine.outcomes import (
 from batchrunner.engine.steps.context import StepContext, fail_generation, retry_wait_s
 from batchrunner.errors import CallError, LocalFault
 from batchrunner.events import Fetching
-from batchrunner.job import Move, Result, State
+from batchrunner.job import Move, Record, Result, State, advance
 from batchrunner.transfer.expectations import expectation_warnings
 
 if TYPE_CHECKING:
@@ -44,11 +45,14 @@ async def download(context: StepContext, fingerprint: str, url: str, breaker_gen
 
 async def keep(context: StepContext, fingerprint: str, fetched: "Fetched") -> NextStep:
     """Give a checked clip its final names. With a bucket, the job is in flight until its copy there is confirmed."""
-    await context.deps.store.deliver(context.records[fingerprint].job, fetched)
+
+    async def save(record: Record) -> None:
+        await context.deps.store.deliver(record.job, fetched, record)
+
     if context.deps.bucket is None:
-        await delivered(context, fingerprint, fetched.result)
+        await delivered(context, fingerprint, fetched.result, save)
         return Finish()
-    await _note_result(context, fingerprint, fetched.result)
+    await _note_result(context, fingerprint, fetched.result, save)
     return CopyToBucket()
 
 
@@ -95,11 +99,11 @@ async def settle(context: StepContext, found: Mapping[str, Result | None]) -> li
     return waiting
 
 
-async def _note_result(context: StepContext, fingerprint: str, result: Result) -> None:
+async def _note_result(context: StepContext, fingerprint: str, result: Result, save: Save | None = None) -> None:
     """Store the result of a clip that is in the run directory, so that the next run need not check it again."""
     record = context.records[fingerprint]
     objects = result.objects or (record.result.objects if record.result else None)
-    await context.records.annotate(replace(record, result=replace(result, objects=objects)))
+    await context.records.annotate(replace(record, result=replace(result, objects=objects)), save)
 
 
 def progress_of(context: StepContext, fingerprint: str) -> Callable[[int, int | None], None]:
@@ -118,14 +122,14 @@ def progress_of(context: StepContext, fingerprint: str) -> Callable[[int, int | 
     return on_progress
 
 
-async def delivered(context: StepContext, fingerprint: str, result: Result) -> None:
-    """Store that a clip stands under its final names."""
-    context.polls.forget(fingerprint)
+async def delivered(context: StepContext, fingerprint: str, result: Result, save: Save | None = None) -> None:
+    """Store that a clip stands under its final names. save: gives it these first (`JobRecords.store`)."""
     record = context.records[fingerprint]
     warnings = dict.fromkeys((*result.warnings, *expectation_warnings(record.job, result)))
     result = replace(result, warnings=tuple(warnings))
-    context.records.update(replace(record, result=result))
-    await context.records.move(fingerprint, Move.DELIVER, ended_at=context.deps.clock.now())
+    record = advance(replace(record, result=result), Move.DELIVER, ended_at=context.deps.clock.now())
+    await context.records.store(Move.DELIVER, record, save=save)
+    context.polls.forget(fingerprint)
     for warning in result.warnings:
         context.records.notice(fingerprint, warning)
 
