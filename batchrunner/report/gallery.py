@@ -121,12 +121,17 @@ def _panes(job: dict[str, Any]) -> list[dict[str, str]]:
     return shown
 
 
-def inputs_of(job: dict[str, Any]) -> list[ModelInput]:
+def inputs_of(job: dict[str, Any]) -> Sequence[ModelInput]:
     """Return the inputs of a job as its model describes them; by name if the model is unknown."""
-    spec = registry.models().get(job["request"]["model"]) or registry.default_model()
+    return _inputs_of(job["request"]["model"], tuple(job["inputs"]))
+
+
+@registry.cached
+def _inputs_of(model: str, names: tuple[str, ...]) -> Sequence[ModelInput]:
+    spec = registry.models().get(model) or registry.default_model()
     known = {item.name: item for item in spec.inputs}
-    unknown = (ModelInput(name, name, "image", True, name, {}) for name in job["inputs"] if name not in known)
-    return [*(item for name, item in known.items() if name in job["inputs"]), *unknown]
+    unknown = (ModelInput(name, name, "image", True, name, {}) for name in names if name not in known)
+    return (*(item for name, item in known.items() if name in names), *unknown)
 
 
 def facets(jobs: Iterable[dict[str, Any]]) -> dict[str, list[tuple[str, int]]]:

@@ -9,7 +9,7 @@ not every job has a card, and the page says so.
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain, islice
@@ -31,17 +31,23 @@ if TYPE_CHECKING:
 
 _MOST_EARLIER = 500
 _MOST_ACTIONS = 5  # visible before more are opened
+_METHODS = frozenset(dir(dict))
 _STATE_TEXTS = {"succeeded": "succeeded", "failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight"}
 
 
-def render(report: dict[str, Any], pictures: Pictures | None = None) -> str:
-    """Return the page for a `report` of `batchrunner.report.build`. pictures: posters to show, none by default."""
+def render(
+    report: dict[str, Any], pictures: Pictures | None = None, shown_jobs: Sequence[dict[str, Any]] | None = None
+) -> str:
+    """Return the page for a `report` of `batchrunner.report.build`. pictures: posters to show, none by default.
+
+    shown_jobs: the complete rows of the jobs with a card (`gallery.places`), if the caller has them.
+    """
     shown = pictures or Pictures()
     environment = _environment()
     style, script = _asset("report.css"), _asset("report.js")
     done, earlier = AttemptTable(report["jobs"]), AttemptTable(report["earlier_jobs"])
     spans = run_spans(report, chain(done, earlier))
-    jobs = [dict(report["jobs"][place]) for place in gallery.places([job["state"] for job in report["jobs"]])]
+    jobs = shown_rows(report) if shown_jobs is None else shown_jobs
     cards, facets = gallery.cards(jobs), gallery.facets(jobs)
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -86,6 +92,11 @@ def _review_command(report: dict[str, Any]) -> str:
     return command(report, name="review")
 
 
+def shown_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the complete rows of the jobs with a card."""
+    return [dict(report["jobs"][place]) for place in gallery.places([job["state"] for job in report["jobs"]])]
+
+
 def _first_screen(report: dict[str, Any]) -> dict[str, Any]:
     """Return the template's values for the top of the page and the list of actions."""
     return {
@@ -113,7 +124,17 @@ def _asset(name: str) -> str:
 def _environment() -> "Environment":
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    environment = Environment(
+    from batchrunner.report.compiled_templates import CompiledTemplates
+
+    class Page(Environment):
+        """The values of a page are dicts: look for a key first. Methods of dicts stay reachable."""
+
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            if type(obj) is dict and attribute not in _METHODS:
+                return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+            return super().getattr(obj, attribute)
+
+    environment = Page(
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_finalize,
@@ -121,6 +142,7 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
         loader=FunctionLoader(_asset),
+        bytecode_cache=CompiledTemplates(Path(__file__).with_name("__pycache__"), Path(__file__).read_bytes()),
     )
     filters: dict[str, Callable[..., object]] = {
         "size": size_text,

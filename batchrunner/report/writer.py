@@ -93,8 +93,8 @@ def write(
         forms = [(own["report.json"], JSON), (own["results.csv"], CSV)]
         if junit is not None:
             forms.append((further[_JUNIT], JUNIT))
-        _write_rows(report, forms)
-        own["report.html"].finish(render(report, posters.pictures(rundir, on_page(snapshot))))
+        shown = _write_rows(report, forms)
+        own["report.html"].finish(render(report, posters.pictures(rundir, on_page(snapshot)), shown))
         if metrics_file is not None:
             further[_METRICS].finish(metrics_text(report))
     faults = [file.fault for file in (*own.values(), *further.values()) if file.fault is not None] + unreadable
@@ -287,18 +287,22 @@ def json_pieces(report: Mapping[str, Any]) -> Iterator[str]:
         yield piece.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "Form"]]) -> None:
-    """Write all files with a line per job in one pass over the rows."""
+def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "Form"]]) -> list[dict[str, Any]]:
+    """Write all files with a line per job in one pass over the rows. Return the rows with a card on the page."""
+    chosen, shown = set(places([job["state"] for job in report["jobs"]])), []
     for file, form in files:
         file.put(form.first(report))
     for number, job in enumerate(report["jobs"]):
         row = dict(job)
+        if number in chosen:
+            shown.append(row)
         for file, form in files:
             file.put(f"{form.between if number else ''}{form.line(report, row)}")
     for file, form in files:
         for text in form.last(report):
             file.put(text)
         file.finish()
+    return shown
 
 
 class _Replacement:
