@@ -19,7 +19,7 @@ from batchrunner.formatting import count_text
 from batchrunner.job import Entry, PlacedFile, Record, Retake, Run, Snapshot, State, TimelineEvent
 from batchrunner.journal import ballast, migrate, reader, rollback, rows
 from batchrunner.journal.errors import DAMAGE_HINT, NO_WITNESS, STALE_HINT, no_room, reading, refused
-from batchrunner.journal.publications import Publication, publish_all
+from batchrunner.journal.publications import Publication, put_all
 from batchrunner.journal.statements import (
     MOST_ROWS,
     PUT_ENTRY,
@@ -253,12 +253,7 @@ class Journal:
 
     def _write(self, items: list[Change | Publication]) -> LocalFault | None:
         """Commit, then let the published files get their names, and commit the records that say so."""
-        publications = [item for item in items if isinstance(item, Publication)]
-        changes = [item.change if isinstance(item, Publication) else item for item in items]
-        fault = self._put(changes)
-        if fault is None and publications:
-            publish_all(publications, self._put)
-        return fault
+        return put_all(items, self._put)
 
     def _put(self, changes: list[Change]) -> LocalFault | None:
         """Commit, then write the witness."""
@@ -467,20 +462,12 @@ def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalError(f"{path} is not a batchrunner journal, or it was emptied", DAMAGE_HINT)
     version = migrate.version_of(connection)
     if version > migrate.VERSION:
-        ours = _has_our_columns(connection)
+        ours = migrate.has_our_columns(connection)
         raise JournalError(
             f"{path} was written by a newer batchrunner (journal version {version}, this one knows {migrate.VERSION})",
             _NEWER_HINT + (_OR_DAMAGED if ours else ""),
             recoverable=ours,
         )
-
-
-def _has_our_columns(connection: sqlite3.Connection) -> bool:
-    """Return whether the tables have this version's columns: a later version number can then be a flipped bit."""
-    return all(
-        {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")} == set(columns)
-        for table, columns in rows.COLUMNS.items()
-    )
 
 
 def require_sound(connection: sqlite3.Connection, *, thorough: bool = False) -> None:

@@ -18,6 +18,14 @@ def version_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
+def has_our_columns(connection: sqlite3.Connection) -> bool:
+    """Return whether the tables have this version's columns: a later version number can then be a flipped bit."""
+    return all(
+        {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")} == set(columns)
+        for table, columns in rows.COLUMNS.items()
+    )
+
+
 def upgrade(connection: sqlite3.Connection) -> None:
     """Bring an older journal to VERSION. A step that fails changes nothing."""
     connection.create_function("row_checksum", -1, lambda table, *values: rows.checksum(table, values))

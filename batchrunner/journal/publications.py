@@ -39,8 +39,17 @@ class Publication:
         self.further = saved(record) if record is not None else []
 
 
-def publish_all(publications: Sequence[Publication], put: Callable[[list[Change]], LocalFault | None]) -> None:
-    """Let files get their names, then store the records. Faults go to the publications. put: commits durably."""
+def put_all(
+    items: Sequence[Change | Publication], put: Callable[[list[Change]], LocalFault | None]
+) -> LocalFault | None:
+    """Commit the changes and the owners of files, let the files get their names, and commit their records.
+
+    put: commits durably. Returns a fault of the first commit, which is one for all items. Later faults go to the
+    publications.
+    """
+    publications = [item for item in items if isinstance(item, Publication)]
+    if (fault := put([item.change if isinstance(item, Publication) else item for item in items])) is not None:
+        return fault
     for publish in dict.fromkeys(item.publish for item in publications):
         group = [item for item in publications if item.publish == publish]
         fault = publish(group)
@@ -51,3 +60,4 @@ def publish_all(publications: Sequence[Publication], put: Callable[[list[Change]
     if changes and (fault := put(changes)) is not None:
         for item in done:
             item.fault = fault
+    return None

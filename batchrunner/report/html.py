@@ -66,22 +66,22 @@ def render(
         posters=_data(dict(shown.posters)),
         clips=_data(dict(shown.clips)),
         timeline=timeline(report, done, spans),
-        charts=[
-            (
-                "Generation times",
-                "Number of generations by generation time",
-                generation_times(done),
-            ),
-            (
-                "Cost over time",
-                "Cumulated cost of completed generations over time",
-                cost(report["money"]["budget_credits"], chain(done, earlier), spans),
-            ),
-            ("Polls", "Number of generations by number of polls", polls(done)),
-        ],
+        charts=_charts(report, done, earlier, spans),
         phases=PHASES,
         call_statuses=CALL_STATUSES,
     )
+
+
+def _charts(
+    report: dict[str, Any], done: AttemptTable, earlier: AttemptTable, spans: Sequence[tuple[float, float]]
+) -> list[tuple[str, str, Any]]:
+    """Return the charts with their titles and descriptions."""
+    money = cost(report["money"]["budget_credits"], chain(done, earlier), spans)
+    return [
+        ("Generation times", "Number of generations by generation time", generation_times(done)),
+        ("Cost over time", "Cumulated cost of completed generations over time", money),
+        ("Polls", "Number of generations by number of polls", polls(done)),
+    ]
 
 
 def _review_command(report: dict[str, Any]) -> str:
