@@ -9,8 +9,9 @@ import pytest
 
 from batchrunner.errors import LocalFault
 from batchrunner.job import PlacedFile, Record, Result, State
-from batchrunner.journal.journal import Journal, read
-from batchrunner.journal.publications import Publication
+from batchrunner.journal.journal import Journal
+from batchrunner.journal.publications import Publication, put_all
+from batchrunner.journal.statements import REMOVE_ENTRIES
 from tests.conftest import make_entries, make_record, make_run
 
 FAULT = LocalFault("disk_full", "the disk is full")
@@ -39,8 +40,8 @@ def publication(name: str, publish: Publish, *, recorded: bool = True) -> Public
 
 
 def stored(journal: Journal) -> tuple[set[str], set[str]]:
-    """Return the names of files with an owner, and of jobs that succeeded, as another process reads them."""
-    snapshot = read(journal._path)
+    """Return the names of files with an owner, and of jobs that succeeded."""
+    snapshot = journal.snapshot()
     assert snapshot is not None
     succeeded = {record for record in snapshot.records if snapshot.records[record].state is State.SUCCEEDED}
     return set(journal.files()), {entry.id for entry in snapshot.entries if entry.job.fingerprint in succeeded}
@@ -50,8 +51,6 @@ def test_a_file_gets_its_name_after_its_owner_is_stored_and_before_its_record(jo
     seen: list[tuple[set[str], set[str]]] = []
 
     def publish(items: Sequence[Publication]) -> None:
-        snapshot = read(journal._path)
-        assert snapshot is not None
         seen.append(stored(journal))
 
     asyncio.run(journal.publish(publication("a", publish)))
@@ -86,26 +85,18 @@ def test_a_file_without_its_name_has_an_owner_and_no_record_and_the_others_succe
     assert stored(journal) == ({"a.mp4", "b.mp4"}, {"b"})
 
 
-def test_no_file_gets_its_name_if_its_owner_cannot_be_stored(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("batchrunner.journal.journal._write", lambda *_: FAULT)
+def test_no_file_gets_its_name_if_its_owner_cannot_be_stored() -> None:
     calls: list[object] = []
-    with pytest.raises(LocalFault):
-        asyncio.run(journal.publish(publication("a", calls.append)))
+    assert put_all([publication("a", calls.append)], lambda _: FAULT) is FAULT
     assert not calls
 
 
-def test_a_record_that_cannot_be_stored_is_a_fault_of_its_publication(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def publish(_: Sequence[Publication]) -> None:
-        monkeypatch.setattr("batchrunner.journal.journal._write", lambda *_: FAULT)
-
-    with pytest.raises(LocalFault):
-        asyncio.run(journal.publish(publication("a", publish)))
-    monkeypatch.undo()
-    assert stored(journal) == ({"a.mp4"}, set())
+def test_a_record_that_cannot_be_stored_is_a_fault_of_its_publication() -> None:
+    outcomes = [None, FAULT]
+    recorded, plain = publication("a", lambda _: None), (REMOVE_ENTRIES, ())
+    assert put_all([recorded, plain], lambda _: outcomes.pop(0)) is None, "the first commit has stored the change"
+    assert recorded.fault is FAULT
+    assert not outcomes
 
 
 def test_a_publication_without_a_record_makes_one_commit(journal: Journal) -> None:
