@@ -33,9 +33,9 @@ class Bucket:
 
 
 class MemoryStore:
-    """The results of one batch in a `Bucket`."""
+    """The results of one batch in a `Bucket`. journal: stores the records of deliveries; None for readers."""
 
-    def __init__(self, bucket: Bucket, journal: Journal) -> None:
+    def __init__(self, bucket: Bucket, journal: Journal | None = None) -> None:
         self._bucket = bucket
         self._journal = journal
 
@@ -59,7 +59,7 @@ class MemoryStore:
     async def deliver(self, job: Job, fetched: Fetched, record: Record | None = None) -> None:
         self._bucket.objects[job.fingerprint] = (fetched.path.read_bytes(), fetched.result)
         fetched.path.unlink()
-        if record is not None:
+        if record is not None and self._journal is not None:
             await self._journal.save(record)
 
     async def look_again(self, records: Mapping[str, Record]) -> dict[str, Result | None]:
