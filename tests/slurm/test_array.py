@@ -1,5 +1,6 @@
 """The example of an array of shards, on a real Slurm: shards are requeued and cancelled, and nothing is paid twice."""
 
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 from tests.slurm.conftest import SLOTS, Cluster
 from tests.soak.batch import Batch, make_batch
-from tests.soak.processes import Service, wait_for
+from tests.soak.processes import Service, call, wait_for
 
 SCRIPT = ROOT / "examples" / "slurm" / "shards.sbatch"
 JOBS = 16
@@ -77,3 +78,9 @@ def test_an_array_whose_shards_are_killed_requeued_and_cancelled_pays_for_every_
         paid = Counter(event["fingerprint"] for event in service.accepted())
         assert len(paid) == JOBS
         assert set(paid.values()) == {1}
+        output = folder / "output" / "batch"
+        merged = call("report", "--merge", output, output, cwd=folder)
+        assert merged.returncode == 0, merged.stderr
+        report = json.loads((output / "report.json").read_bytes())
+        assert {job["state"] for job in report["jobs"]} == {"succeeded"}
+        assert len(report["jobs"]) == report["totals"]["generations"] == JOBS
