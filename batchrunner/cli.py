@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -409,7 +410,7 @@ def report(
     for path, target in reporting.move_foreign_files(rundir):
         click.echo(printable(f"{path} is not a report of batchrunner; it was moved to {target}"), err=True)
     with _workers(workers) as opened:
-        posters.make_missing(rundir, reporting.on_page(snapshot), opened.decoders)
+        posters.make_missing(rundir, reporting.on_page(snapshot), opened.decoders, width=opened.width)
     paths = reporting.write(snapshot, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
     if foreign := reporting.foreign_verdicts(rundir.path):
         click.echo(f"warning: {printable(foreign)}", err=True)
@@ -512,6 +513,7 @@ def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: Any
 @click.argument("batches", metavar="RUN_DIR|MANIFEST...", nargs=-1, required=True, type=_PATH)
 @click.argument("out", type=_PLACE)
 @_places
+@_with_workers
 @click.option(
     "--format",
     "form",
@@ -532,7 +534,7 @@ def review(batch: Path, host: str, port: int | None, no_open: bool, **flags: Any
 @click.option("--mark", type=click.Choice(["xmp", "c2pa"]), help="Mark the copies as synthetic media.")
 @click.option("--c2pa-key", type=_PATH, metavar="FILE", help="Private key (PEM) for --mark c2pa.")
 @click.option("--c2pa-certificates", type=_PATH, metavar="FILE", help="Certificates (PEM) for --mark c2pa.")
-def export_dataset(batches: tuple[Path, ...], out: Path | str, **flags: Any) -> int:
+def export_dataset(batches: tuple[Path, ...], out: Path | str, workers: str | None, **flags: Any) -> int:
     """Copy the clips of one or more batches to the new folder OUT, as a data set with a card and checksums.
 
     OUT can also be a place in a bucket without other objects, such as s3://BUCKET/PREFIX/ (docs/datasets.md). The clips
@@ -559,7 +561,9 @@ def export_dataset(batches: tuple[Path, ...], out: Path | str, **flags: Any) -> 
     objects = _object_reader(flags)
     if isinstance(out, str):
         out, request = exporting.to_bucket(out, run_dirs[0], request, objects)
-    return exporting.export(run_dirs, out, request, click.echo, warn, objects=objects)
+    with _workers(workers) as opened:
+        request = replace(request, workers=opened)
+        return exporting.export(run_dirs, out, request, click.echo, warn, objects=objects)
 
 
 @cli.command(short_help="Show what all batches of the account share.")

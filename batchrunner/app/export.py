@@ -29,6 +29,7 @@ from batchrunner.formatting import count_text, parse_size, printable, shell_line
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.objects.address import ObjectAddress, is_address
 from batchrunner.storage.run_directory import RunDir
+from batchrunner.workers.engines import Workers
 
 if TYPE_CHECKING:
     from batchrunner.app.bucket_export import BucketPlace
@@ -47,6 +48,7 @@ class ExportRequest:
     mark: ``xmp``, ``c2pa`` or None. c2pa_key, c2pa_certificates: PEM files. blocks: the `dataset` block of the
     manifest, for each run directory that is named by its manifest: the block may have changed since the run. place: in
     a bucket, to which the data set is uploaded; its folder on this machine is then temporary.
+    workers: write the files; None for this machine.
     """
 
     form: str = "folder"
@@ -61,6 +63,7 @@ class ExportRequest:
     c2pa_certificates: Path | None = None
     blocks: dict[Path, Mapping[str, Any] | None] = field(default_factory=dict)
     place: "BucketPlace | None" = None
+    workers: Workers | None = None
 
 
 def to_bucket(text: str, run_dir: Path, request: ExportRequest, objects: "ObjectReader") -> tuple[Path, ExportRequest]:
@@ -110,7 +113,7 @@ def export(
     batches = fetched_batches(batches, fetched, objects, warn, only_accepted=choice.only_accepted)
     collection = _collect(batches, choice, request, target)
     try:
-        exported = _export(collection, form, target, disk or Disk())
+        exported = _export(collection, form, Workspace(target, disk or Disk(), request.workers))
     except NothingToExport:
         _warn_of_missing(collection, warn)
         return _nothing(collection, request)
@@ -199,15 +202,16 @@ def _require_outside(target: Path, out: Path, batches: Sequence[Batch]) -> None:
             raise UsageError(message, f"{_NOTHING_WRITTEN} Name a folder outside.")
 
 
-def _export(collection: Collection, form: Format, target: Path, disk: Disk) -> Exported:
+def _export(collection: Collection, form: Format, workspace: Workspace) -> Exported:
+    target = workspace.out
     with _Bar(sys.stderr) as bar:
         if not has_items(collection):
             raise NothingToExport
         if is_taken(target) and not collection.needs_workspace:
             exported = compare(collection, form, target, bar)
-            Workspace(target, disk).remove_rest()
+            workspace.remove_rest()
             return exported
-        with Workspace(target, disk) as workspace:
+        with workspace:
             try:
                 return _write_or_compare(collection, form, workspace, bar)
             except NothingToExport:

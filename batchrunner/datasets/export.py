@@ -14,9 +14,10 @@ from batchrunner.datasets import card, sums
 from batchrunner.datasets.collect import Collection
 from batchrunner.datasets.croissant import croissant
 from batchrunner.datasets.formats import Format, MediaRefused, OnProgress, Unit, recipe_of
+from batchrunner.datasets.hashing_file import HashingFile
 from batchrunner.datasets.items import Dataset
 from batchrunner.datasets.sums import SUMS
-from batchrunner.datasets.workspace import HashingFile, Workspace, WrittenFile
+from batchrunner.datasets.workspace import Workspace, WrittenFile
 from batchrunner.errors import UsageError
 from batchrunner.formatting import printable
 from batchrunner.storage import durable_files

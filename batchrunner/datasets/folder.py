@@ -104,4 +104,4 @@ def _input_name(media: MediaFile) -> str:
 
 
 def _media_unit(name: str, media: MediaFile, clips: int = 0) -> Unit:
-    return Unit(name, recipe_of(media.sha256), partial(copy_media, media), media.bytes, clips)
+    return Unit(name, recipe_of(media.sha256), partial(copy_media, media), media.bytes, clips, is_portable=True)

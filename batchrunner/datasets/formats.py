@@ -35,6 +35,7 @@ class Unit:
     name: its path inside the data set, with "/". recipe: a digest of what determines its bytes (`recipe_of`).
     write: writes the bytes to a file that cannot seek (it counts and hashes them; `tell` works). Raises MediaRefused.
     media_bytes: the size of the media that it contains, for the progress bar. clips: how many clips it contains.
+    is_portable: `write` has plain values only, so that another process can run it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Unit:
     write: Callable[[BinaryIO], None]
     media_bytes: int = 0
     clips: int = 0
+    is_portable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

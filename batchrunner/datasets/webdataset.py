@@ -45,7 +45,7 @@ class WebDatasetFormat:
             for number, items in enumerate(shards(dataset.items(split), _sample_bytes, self._shard_bytes)):
                 name = f"{split}-{number:0{_DIGITS}}.tar"
                 total = sum(map(media_bytes, items))
-                yield Unit(name, _recipe(items), partial(_write, items), total, len(items))
+                yield Unit(name, _recipe(items), partial(_write, items), total, len(items), is_portable=True)
 
     def data_files(self, split: str) -> str:
         """Return the pattern of a split's tars."""

@@ -3,6 +3,7 @@
 ::
 
     OUT.partial/data/             the data set so far
+    OUT.partial/sent/             growing files of other machines (`batchrunner.datasets.remote_units`)
     OUT.partial/marked/           marked copies of clips (`batchrunner.datasets.marking`)
     OUT.partial/progress.jsonl    a line for each complete file: name, recipe, sha256, bytes, mtime_ns
     OUT.partial/lock              locked by the process that exports
@@ -14,26 +15,28 @@ written: nothing is written through a symbolic link, or to a file that has a sec
 """
 
 import fcntl
-import hashlib
-import io
 import json
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from batchrunner.datasets.formats import Unit
+from batchrunner.datasets.hashing_file import HashingFile
+from batchrunner.datasets.remote_units import Written, through
 from batchrunner.errors import BatchLocked, LocalFault, UsageError
 from batchrunner.formatting import printable, size_text
+from batchrunner.media.decoder_pool import Here
 from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
+from batchrunner.workers.engines import Workers
 
 _BATCH_FILES, _BATCH_BYTES = 64, 256_000_000  # files that are flushed together
-_OWN_FOLDERS, _OWN_FILES = {"data", "marked"}, {"progress.jsonl", "lock"}
+_OWN_FOLDERS, _OWN_FILES = {"data", "marked", "sent"}, {"progress.jsonl", "lock"}
 _NEW = "Name a new folder."
 _CHOOSE = f"Nothing was written. {_NEW}"
 
@@ -45,42 +48,6 @@ class WrittenFile:
     name: str
     sha256: str
     bytes: int
-
-
-class HashingFile(io.RawIOBase):
-    """A file that only takes bytes: it counts and hashes them, and passes them on. to: None writes nothing."""
-
-    def __init__(self, to: BinaryIO | None, on_bytes: Callable[[int], None]) -> None:
-        super().__init__()
-        self.size_bytes = 0
-        self._to = to
-        self._digest = hashlib.sha256()
-        self._on_bytes = on_bytes
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Return the number of bytes written, for `tell`. The file cannot seek elsewhere. Raises OSError."""
-        if (offset, whence) not in {(0, io.SEEK_CUR), (self.size_bytes, io.SEEK_SET)}:
-            raise io.UnsupportedOperation("this file only grows")
-        return self.size_bytes
-
-    def write(self, content: Any) -> int:
-        """Write all bytes."""
-        view = memoryview(content).cast("B")
-        self._digest.update(view)
-        if self._to is not None:
-            self._to.write(view)
-        self.size_bytes += len(view)
-        self._on_bytes(len(view))
-        return len(view)
-
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 of all bytes, in hex."""
-        return self._digest.hexdigest()
 
 
 def final_path(out: Path) -> Path:
@@ -112,11 +79,13 @@ class Workspace:
     is not its own, BatchLocked, and LocalFault for a full or failing disk.
     """
 
-    def __init__(self, out: Path, disk: Disk) -> None:
+    def __init__(self, out: Path, disk: Disk, workers: Workers | None = None) -> None:
         self.out = out
         self.path = out.with_name(out.name + ".partial")
         self.data = self.path / "data"
         self.marked = self.path / "marked"
+        self.sent = self.path / "sent"
+        self._workers = workers or Workers(Here())
         self.files: dict[str, WrittenFile] = {}
         self._disk = disk
         self._lines: dict[str, dict[str, Any]] = {}
@@ -221,18 +190,39 @@ class Workspace:
         Raises MediaRefused, LocalFault. What is complete by then is recorded.
         """
         pending = _Pending()
+        sent_units = through(self._workers, self.sent, units, self.is_complete, self._free_place)
         try:
-            for unit in units:
-                if self.is_complete(unit):
-                    on_bytes(unit.media_bytes)
-                    continue
-                pending.add(unit, self._write(unit, on_bytes))
-                if pending.is_large:
-                    self._record(pending)
-                    pending = _Pending()
+            with closing(sent_units):
+                for unit, was_complete, sent in sent_units:
+                    if was_complete or sent is not None:
+                        on_bytes(unit.media_bytes)
+                    if was_complete:
+                        continue
+                    pending.add(unit, self._file(unit, sent) or self._write(unit, on_bytes))
+                    if pending.is_large:
+                        self._record(pending)
+                        pending = _Pending()
             self._record(pending)
         except OSError as error:
             raise self._fault(error) from error
+
+    def _free_place(self, unit: Unit) -> Path:
+        """Make the place of a unit's file free, and return it."""
+        path = self.data / unit.name
+        self._make_folders(path.parent)
+        if os.path.lexists(path) and not path.is_dir():
+            self._disk.remove(path)
+        return path
+
+    def _file(self, unit: Unit, sent: Written | None) -> WrittenFile | None:
+        """Return the file that a worker wrote, if it is here."""
+        if sent is None:
+            return None
+        file = WrittenFile(unit.name, *sent)
+        with suppress(OSError):
+            status = (self.data / unit.name).lstat()
+            return file if status.st_size == file.bytes and _is_single_file(status) else None
+        return None
 
     def _write(self, unit: Unit, on_bytes: Callable[[int], None]) -> WrittenFile:
         path = self.data / unit.name
@@ -319,10 +309,11 @@ class Workspace:
     def remove(self) -> None:
         """Remove what is left after `data` has got its final name. A rest does no harm."""
         with suppress(OSError):
-            if self.marked.is_dir() and not self.marked.is_symlink():
-                for path in self.marked.iterdir():
-                    path.unlink()
-                self.marked.rmdir()
+            for folder in (self.marked, self.sent):
+                if folder.is_dir() and not folder.is_symlink():
+                    for path in folder.iterdir():
+                        path.unlink()
+                    folder.rmdir()
             for name in ("progress.jsonl", "lock"):  # the lock last: it shows that the folder is ours
                 (self.path / name).unlink(missing_ok=True)
             self.path.rmdir()
@@ -330,7 +321,7 @@ class Workspace:
     def _remove_if_empty(self) -> None:
         """Remove the folder if the next export could not use anything in it."""
         with suppress(OSError):
-            for path in (self.marked, self.data):
+            for path in (self.marked, self.sent, self.data):
                 with suppress(FileNotFoundError):
                     path.rmdir()
             self.remove()

@@ -132,12 +132,13 @@ def make_missing(
     decoders: Decoders,
     most: int | None = None,
     enough: Callable[[], bool] = lambda: False,
+    width: int = 1,
 ) -> None:
     """Make the missing posters of the report of `snapshot`. Blocks.
 
-    most: the maximum number; None for all. enough: called before each poster; True stops.
+    most: the maximum number; None for all. enough: called before each poster; True stops. width: how many at once.
     """
-    _make_each(rundir.posters, _all_wanted(rundir, snapshot), decoders, most, enough)
+    _make_each(rundir.posters, _all_wanted(rundir, snapshot), decoders, most, enough, width)
 
 
 def pictures(
@@ -226,20 +227,27 @@ def _make_each(
     decoders: Decoders,
     most: int | None = None,
     enough: Callable[[], bool] = lambda: False,
+    width: int = 1,
 ) -> None:
     missing = {
         item.key: item
         for item in wanted
         if not all(_whole(_path(folder, item.key, size)) is not None for size in _SIZES)
     }
-    for item in itertools.islice(missing.values(), most):
-        if enough():
-            return
+
+    def make_one(item: Wanted) -> None:
         task = {"folder": str(folder), "key": item.key, "kind": item.kind, "path": str(item.path)}
         with suppress(OSError, NoDecoder):
-            if durable_files.is_full(folder.parent, _LEAST_FREE_BYTES):
-                return
-            decoders.run_all("poster", [task], enough)
+            if not enough() and not durable_files.is_full(folder.parent, _LEAST_FREE_BYTES):
+                decoders.run_all("poster", [task], enough)
+
+    chosen = itertools.islice(missing.values(), most)
+    if width == 1:
+        for item in chosen:
+            make_one(item)
+        return
+    with ThreadPoolExecutor(max_workers=width, thread_name_prefix="posters") as threads:
+        list(threads.map(make_one, chosen))
 
 
 def _decode_errors() -> tuple[type[BaseException], ...]:

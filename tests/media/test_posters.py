@@ -199,3 +199,13 @@ def test_an_interrupted_run_stops_after_the_poster_in_progress(batch: Batch, mon
         monkeypatch.setattr(posters, "_make", slow)
         posters_made.finish(batch[1]).result(30)
     assert len(pictures(*batch).posters) == 1
+
+
+def test_several_posters_at_once_are_the_same_ones(batch: Batch) -> None:
+    make_missing(*batch, Here(), width=3)
+    found = pictures(*batch).posters
+    assert len(found) == 3
+    for path in batch[0].posters.iterdir():
+        path.unlink()
+    make_missing(*batch, Here())
+    assert pictures(*batch).posters == found
