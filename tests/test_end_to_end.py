@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from batchrunner.errors import BatchrunnerError
+from batchrunner.journal import journal
+from batchrunner.storage.run_directory import RunDir
 from tests.conftest import ROOT
 from tests.soak.batch import Batch, make_batch
 from tests.soak.oracle import check_batch
@@ -335,6 +338,36 @@ def _children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+# Shards
+
+
+def test_four_shards_of_which_one_is_killed_give_one_report(tmp_path: Path, service: Service) -> None:
+    """Each process has its own run directory. The service accepts each job once, and the merged report has them all."""
+    batch = make_batch(tmp_path, 8, dict(service.environment()))
+    with ExitStack() as stack:
+        shards = [stack.enter_context(batch.start("--shard", f"{number}/4", forked=True)) for number in (1, 2, 3, 4)]
+        wait_for(partial(_all_accepted, batch.output / "shard-2-of-4"), "every job of shard 2 is accepted")
+        shards[1].process.send_signal(signal.SIGKILL)
+        assert [shard.end() for shard in shards] == [0, -signal.SIGKILL, 0, 0], batch.log()
+    assert batch.run("--shard", "2/4") == 0, batch.log()
+    merged = call("report", "--merge", batch.output, batch.output, cwd=tmp_path, **batch.environment)
+    assert merged.returncode == 0, merged.stderr
+    report = batch.report()
+    _has_the_contracts_shape(report)
+    assert [job["id"] for job in report["jobs"]] == [f"job-{number:03}" for number in range(8)]
+    accepted = service.accepted()
+    assert len({event["fingerprint"] for event in accepted}) == len(accepted) == 8, "each job is paid for once"
+    assert {job["generation_id"] for job in report["jobs"]} == {event["generation_id"] for event in accepted}
+    assert all(_decoded_size_px(batch.output / job["file"]) for job in report["jobs"])
+
+
+def _all_accepted(run_dir: Path) -> bool:
+    with suppress(BatchrunnerError, OSError):  # it begins
+        snapshot = journal.read(RunDir(run_dir).journal)
+        return snapshot is not None and all(record.generation_id for record in snapshot.records.values())
+    return False
 
 
 # Output and refusals

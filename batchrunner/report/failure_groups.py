@@ -118,7 +118,8 @@ def command(report: dict[str, Any], *further: str, name: str = "run", job: str =
         arguments += ["--output", shell_path(settings["output"])]
     if report["provider"] != "aimlapi":
         arguments += ["--provider", report["provider"]]
-    arguments += settings.get("options") or []
+    # Only runs compare the manifest with its lock file.
+    arguments += [text for text in settings.get("options") or () if name == "run" or text != "--locked"]
     arguments += [*further, "--", job] if job.startswith("-") else [*([job] if job else []), *further]
     return shell_line(arguments)
 

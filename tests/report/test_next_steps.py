@@ -12,6 +12,7 @@ from batchrunner.job import Attempt, Record, State
 from batchrunner.plan.endings import ENDINGS, Next
 from batchrunner.report import writer
 from batchrunner.report.build import build
+from batchrunner.report.failure_groups import command
 from batchrunner.report.html import render
 from batchrunner.report.text import next_steps
 from tests.report.test_report import RUN, attempt, record, snapshot
@@ -132,3 +133,9 @@ def test_a_command_names_everything_that_it_does() -> None:
     assert step.command == CONTINUE
     assert "Downloads the clips that are in flight" in step.text
     assert "Submits the jobs that are left" in step.text
+
+
+def test_only_runs_are_advised_with_locked() -> None:
+    report = {"settings": {"options": ["--locked", "--fast"]}, "provider": "sandbox", "manifest": {"path": "m.yaml"}}
+    assert command(report) == "batchrunner run m.yaml --provider sandbox --locked --fast"
+    assert command(report, name="review") == "batchrunner review m.yaml --provider sandbox --fast"
