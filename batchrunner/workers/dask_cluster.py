@@ -193,7 +193,8 @@ def start_slurm(jobs: int | None) -> DaskCluster:
     with _quiet():
         cluster = slurm.new_cluster()
     count = jobs or _SLURM_JOBS
-    cluster.scale(jobs=count)
+    with suppress(*_errors()):  # without jobs, the work runs on this machine
+        cluster.scale(jobs=count)
 
     def client(timeout_s: float) -> "Client":
         return _within(timeout_s, lambda: Client(cluster, timeout=timeout_s, set_as_default=False))
@@ -202,4 +203,8 @@ def start_slurm(jobs: int | None) -> DaskCluster:
         with suppress(OSError, RuntimeError), _quiet():
             cluster.close(timeout=_CLOSE_S)
 
-    return DaskCluster(client, "the Dask scheduler of the Slurm jobs", count * _JOB_THREADS, closing)
+    try:
+        return DaskCluster(client, "the Dask scheduler of the Slurm jobs", count * _JOB_THREADS, closing)
+    except _errors() as error:
+        closing()
+        raise UsageError(f"--workers slurm: Dask's scheduler does not answer: {error}", _NOTHING) from None

@@ -18,6 +18,13 @@ from batchrunner.errors import UsageError
 
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 _DEFAULTS = {"cores": 2, "memory": "6 GiB"}  # for a configuration that has none
+# It ends with this process, which holds its standard input.
+_SCHEDULER = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
+from distributed.cli.dask_spec import main
+main(["--spec", sys.argv[1]])
+"""
 _CONFIGURATION = "Dask's configuration (jobqueue.slurm in ~/.config/dask/jobqueue.yaml)"
 
 
@@ -65,8 +72,8 @@ def _scheduler_class() -> Any:
         async def _start(self) -> None:
             options = json.dumps({"cls": "distributed.Scheduler", "opts": self._options})
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "dask", "spec", "--spec", options),
-                stdin=asyncio.subprocess.DEVNULL,
+                *(sys.executable, "-c", _SCHEDULER, options),
+                stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
                 env=clean_environment(),
