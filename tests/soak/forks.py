@@ -2,12 +2,13 @@
 
 A server process loads the package once, and forks itself for each run. A forked run is a process of its own with its
 own id, session, files and threads: a signal or SIGKILL ends it as it ends an executed one. After the fork, it continues
-in the command's entry point, and the interpreter ends as usual.
+in the command's entry point, and the interpreter ends as usual. Where the run would execute a process that decodes
+media, the server forks that as well.
 """
 
 import json
 import os
-import selectors
+import select
 import signal
 import socket
 import struct
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,9 +27,7 @@ _READ_AT_START = ("PYTHON", "LD_", "DYLD_", "LC_", "LANG", "MALLOC", "OPENBLAS",
 _CODE = """
 import sys
 from tests.soak.forks import serve
-serve(int(sys.argv[1]))
-from batchrunner.__main__ import main
-main()
+serve(int(sys.argv[1]))()
 """
 _LOADED = ("av", "encodings.unicode_escape", "jinja2", "PIL.Image", "xml.etree.ElementTree")  # besides the package
 _LENGTH = struct.Struct("!I")
@@ -81,13 +80,48 @@ class ForkedProcess:
             return self.returncode
 
 
+class ForkedDecoder(ForkedProcess):
+    """A forked process that decodes media, with pipes to its standard streams."""
+
+    def __init__(self, requests: "Requests", environment: Mapping[str, str]) -> None:
+        (theirs_in, mine_in), (mine_out, theirs_out) = os.pipe(), os.pipe()
+        try:
+            process = requests.send({"environment": dict(environment)}, theirs_in, theirs_out)
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+        super().__init__(process.pid, process._replies)
+        self.stdin, self.stdout = open(mine_in, "wb"), open(mine_out, "rb")  # noqa: SIM115, PTH123 (the pool closes them)
+
+
+class Requests:
+    """A connection to the server. Threads and forks may use it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, request: Mapping[str, Any], *descriptors: int) -> ForkedProcess:
+        """Have a process forked that gets these descriptors."""
+        content = json.dumps(request).encode()
+        mine, theirs = socket.socketpair()
+        with theirs, self._lock:
+            socket.send_fds(self._connection, [_LENGTH.pack(len(content))], [*descriptors, theirs.fileno()])
+            self._connection.sendall(content)
+        return ForkedProcess(int(_received(mine)), mine)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
 class Forks:
     """The server process. It ends with the process that made it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = _read_at_start(environment)
-        self._lock = threading.Lock()
-        self._requests, theirs = socket.socketpair()
+        requests, theirs = socket.socketpair()
+        self._requests = Requests(requests)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _CODE, str(theirs.fileno())],
@@ -97,7 +131,7 @@ class Forks:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        assert _received(self._requests) == b"ready"
+        assert _received(requests) == b"ready"
 
     def can_start(self, environment: Mapping[str, str]) -> bool:
         """Return whether the interpreter of a run with this environment starts like the server's."""
@@ -107,12 +141,8 @@ class Forks:
         self, arguments: list[str], cwd: Path, environment: Mapping[str, str], output: int, errors: int
     ) -> ForkedProcess:
         """Start a run in a session of its own. output, errors: the descriptors of its standard output and error."""
-        request = json.dumps({"arguments": arguments, "cwd": str(cwd), "environment": dict(environment)}).encode()
-        mine, theirs = socket.socketpair()
-        with theirs, self._lock:
-            socket.send_fds(self._requests, [_LENGTH.pack(len(request))], [output, errors, theirs.fileno()])
-            self._requests.sendall(request)
-        return ForkedProcess(int(_received(mine)), mine)
+        request = {"arguments": arguments, "cwd": str(cwd), "environment": dict(environment)}
+        return self._requests.send(request, output, errors)
 
     def close(self) -> None:
         """End the server."""
@@ -150,8 +180,8 @@ def _ended() -> NoReturn:
 # In the server process
 
 
-def serve(descriptor: int) -> None:
-    """Fork a run for each request. Return in the run, and end the process when no more requests can come."""
+def serve(descriptor: int) -> Callable[[], None]:
+    """Fork a process for each request. Return its function in it, and end the server when no more requests can come."""
     _load()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     assert len(os.listdir("/proc/self/task")) == 1, "a fork copies one thread only"  # noqa: PTH208
@@ -162,31 +192,35 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
     active: dict[int, socket.socket] = {}
+    connections = {requests}  # and one from each run
     _send(requests, b"ready")
-    with selectors.DefaultSelector() as selector:
-        selector.register(requests, selectors.EVENT_READ)
-        selector.register(ends, selectors.EVENT_READ)
-        while True:
-            ready = [key.fileobj for key, _ in selector.select()]
-            if ends in ready:
-                ends.recv(1 << 12)
-                _report_ends(active)
-            if requests in ready:
-                head, descriptors, _, _ = socket.recv_fds(requests, _LENGTH.size, 3)
-                if not head:
+    while True:
+        ready, _, _ = select.select([ends, *connections], [], [])
+        if ends in ready:
+            ends.recv(1 << 12)
+            _report_ends(active)
+        for connection in connections.intersection(ready):
+            head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
+            if not head:
+                if connection is requests:
                     os._exit(0)
-                request = json.loads(_exactly(requests, _LENGTH.unpack(head)[0]))
-                replies = socket.socket(fileno=descriptors.pop())
-                pid = os.fork()
-                if not pid:
-                    break
-                for stream in descriptors:
-                    os.close(stream)
-                active[pid] = replies
-                _send(replies, str(pid).encode())
-    for inherited in (requests, ends, wakes, replies, *active.values()):
-        inherited.close()
-    _become(request, *descriptors)
+                connections.remove(connection)
+                connection.close()
+                continue
+            request = json.loads(_exactly(connection, _LENGTH.unpack(head)[0]))
+            replies = socket.socket(fileno=descriptors.pop())
+            ours, theirs = socket.socketpair()
+            pid = os.fork()
+            if not pid:
+                for inherited in (ends, wakes, ours, replies, *active.values(), *connections):
+                    inherited.close()
+                return _become(request, descriptors, Requests(theirs))
+            theirs.close()
+            for stream in descriptors:
+                os.close(stream)
+            active[pid] = replies
+            connections.add(ours)
+            _send(replies, str(pid).encode())
 
 
 def _load() -> None:
@@ -214,18 +248,52 @@ def _report_ends(active: dict[int, socket.socket]) -> None:
             _send(replies, str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _become(request: dict[str, Any], output: int, errors: int) -> None:
-    """Give this process what an executed run would have."""
+def _become(request: dict[str, Any], descriptors: Sequence[int], requests: Requests) -> Callable[[], None]:
+    """Give this process what an executed one would have. Return its function."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
-    os.chdir(request["cwd"])
+    os.chdir(request.get("cwd", "/"))
     os.environ.clear()
     os.environ.update(request["environment"])
     time.tzset()
-    os.dup2(output, 1)
-    os.dup2(errors, 2)
-    os.close(output)
-    os.close(errors)
+    is_run = "arguments" in request
+    for descriptor, stream in zip(descriptors, (1, 2) if is_run else (0, 1), strict=True):
+        os.dup2(descriptor, stream)
+        os.close(descriptor)
+    if not is_run:
+        requests.close()
+        return decode_worker()
     sys.argv[:] = request["arguments"]
     sys.path[0] = str(Path(sys.argv[0]).parent)
+    _fork_decoders(requests)
+    return command()
+
+
+def command() -> Callable[[], None]:
+    """Return the entry point of a run."""
+    from batchrunner.__main__ import main
+
+    return main
+
+
+def decode_worker() -> Callable[[], None]:
+    """Return the entry point of a process that decodes media."""
+    from batchrunner.media.decode_worker import main
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return main
+
+
+def _fork_decoders(requests: Requests) -> None:
+    """From now on, processes that decode media are forked by the server. All others are executed."""
+    from batchrunner.media.decoder_pool import START
+
+    execute = subprocess.Popen
+
+    def start(arguments: Sequence[str], **options: Any) -> Any:
+        if any(str(argument).endswith(START) for argument in arguments):
+            return ForkedDecoder(requests, options["env"])
+        return execute(arguments, **options)
+
+    subprocess.Popen = start  # type: ignore[assignment, misc]
