@@ -234,8 +234,20 @@ def _load() -> None:
     for name in (*_LOADED, *modules):
         if not name.endswith("__main__"):
             importlib.import_module(name)
+    _fill_caches()
     gc.collect()
     gc.freeze()  # a collection in a run would copy the memory of all these objects
+
+
+def _fill_caches() -> None:
+    """Compile the schema's checks and the report's templates, which takes half of the CPU time of a short run."""
+    from batchrunner.manifest.schema import _fits
+    from batchrunner.report import html
+
+    for section in ("", "jobs"):
+        _fits(section)
+    for name in ("report.html.j2", "drawings.j2"):
+        html._environment().get_template(name)
 
 
 def _report_ends(active: dict[int, socket.socket]) -> None:
