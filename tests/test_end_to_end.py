@@ -36,7 +36,7 @@ JOB_KEYS = {
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    with Service(tmp_path, "--duration", "500ms", "--capacity", "4") as started:
+    with Service(tmp_path, "--duration", "500ms", "--capacity", "4", renders=False) as started:
         yield started
 
 
@@ -97,11 +97,17 @@ def _embedded_ledger(out: Path, event: str = "") -> list[dict[str, Any]]:
 # The service's own sample
 
 
-def test_the_python_sample_of_the_service_downloads_its_video(tmp_path: Path, service: Service) -> None:
+@pytest.fixture
+def renderer(tmp_path: Path) -> Iterator[Service]:
+    with Service(tmp_path, "--duration", "500ms") as started:
+        yield started
+
+
+def test_the_python_sample_of_the_service_downloads_its_video(tmp_path: Path, renderer: Service) -> None:
     """The documentation's Python sample, unchanged except for the host, the key and the 10 s wait."""
     sample = (ROOT / "tests" / "sample_client.txt").read_text("utf-8")
     changes = {
-        "https://api.aimlapi.com": service.url,
+        "https://api.aimlapi.com": renderer.url,
         "<YOUR_AIMLAPI_KEY>": "any",
         "sleep(10)": "sleep(0.1)",
     }
@@ -134,7 +140,7 @@ def test_the_python_sample_of_the_service_downloads_its_video(tmp_path: Path, se
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_continues(tmp_path: Path, service: Service, number: signal.Signals, status: int) -> None:
     batch = make_batch(tmp_path, 12, dict(service.environment()), concurrency=3)
-    with batch.start() as run:
+    with batch.start(forked=True) as run:
         run.says("succeeded:")
         run.process.send_signal(number)
         assert run.end() == status, run.output
@@ -193,7 +199,7 @@ def test_a_signal_before_the_loop_starts_ends_the_run(tmp_path: Path, service: S
 def test_a_second_signal_ends_the_run_at_once_and_corrupts_nothing(tmp_path: Path) -> None:
     with Service(tmp_path, "--duration", "500ms", "--faults", str(_slow_downloads(tmp_path))) as service:
         batch = make_batch(tmp_path, 6, dict(service.environment()))
-        with batch.start() as run:
+        with batch.start(forked=True) as run:
             run.says("accepted")
             run.process.send_signal(signal.SIGINT)
             run.says("stopping")
@@ -204,7 +210,7 @@ def test_a_second_signal_ends_the_run_at_once_and_corrupts_nothing(tmp_path: Pat
         rows = batch.report()["jobs"]
         last = [row["attempts"][-1] for row in rows if row["attempts"]]
         in_doubt = {attempt["request_id"] for attempt in last if attempt["generation_id"] is None}
-    with Service(tmp_path, "--duration", "500ms") as service:
+    with Service(tmp_path, "--duration", "500ms", renders=False) as service:
         again = Batch(batch.folder, dict(service.environment()), batch.output)
         assert again.run() in {0, 1}
         figures = check_batch(again, service.ledger(), in_doubt)
@@ -214,7 +220,7 @@ def test_a_second_signal_ends_the_run_at_once_and_corrupts_nothing(tmp_path: Pat
 @pytest.mark.parametrize("way", ["deleted", "replaced", "edited"])
 def test_a_clip_that_is_lost_during_the_run_is_downloaded_again(tmp_path: Path, service: Service, way: str) -> None:
     batch = make_batch(tmp_path, 8, dict(service.environment()), concurrency=1)
-    with batch.start() as run:
+    with batch.start(forked=True) as run:
         run.says("succeeded:")
         clip = next(batch.output.glob("*.mp4"))
         other = bytes(clip.stat().st_size)
@@ -283,7 +289,7 @@ def _slow_downloads(folder: Path) -> Path:
 
 def test_a_killed_embedded_sandbox_remembers_paid_generations(tmp_path: Path) -> None:
     batch = make_batch(tmp_path, 8, {}, provider="sandbox", concurrency=4)
-    with batch.start() as run:
+    with batch.start(forked=True) as run:
         run.says("succeeded:")
         os.kill(run.process.pid, signal.SIGKILL)
         assert run.end() == -signal.SIGKILL

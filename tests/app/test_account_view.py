@@ -22,7 +22,7 @@ KEY = "key-0123456789abcdef"
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A batch of two jobs that has ended, in a folder with the state and a config.yaml; and its environment."""
     folder = tmp_path_factory.mktemp("account")
-    with Service(folder, "--duration", "50ms") as service:
+    with Service(folder, "--duration", "50ms", renders=False) as service:
         environment = {**service.environment(), "AIMLAPI_KEY": KEY}
         config = folder / "config" / "batchrunner"
         config.mkdir(parents=True)

@@ -15,7 +15,7 @@ from tests.account.batches import Process, jobs, run
 from tests.soak.batch import Batch, make_batch
 from tests.soak.processes import Service, call
 
-LOST_REPLY = "faults: [{on: submit, kind: lost_reply, rate: 1}]"
+LOST_REPLY = "service: {render: tiny}\nfaults: [{on: submit, kind: lost_reply, rate: 1}]"
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ _FULL_DISK_ENDS_S = 90.0  # a minute for the ids, and a margin for a slow machin
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    with Service(tmp_path, "--duration", "400ms") as started:
+    with Service(tmp_path, "--duration", "400ms", renders=False) as started:
         yield started
 
 
@@ -56,16 +56,16 @@ def mount() -> Iterator[Mount]:
 
 def test_a_second_run_ends_at_once_and_a_killed_one_leaves_no_lock(tmp_path: Path, service: Service) -> None:
     batch = make_batch(tmp_path, 16, dict(service.environment()))
-    with batch.start() as first:
+    with batch.start(forked=True) as first:
         first.says("accepted")
-        with batch.start() as second:
+        with batch.start(forked=True) as second:
             assert second.end() == 4
             assert f"pid {first.process.pid} " in second.output
             assert "Traceback" not in second.output
         assert first.process.poll() is None, "the second must not disturb the first"
         first.process.kill()
         first.end()
-        with batch.start() as third:
+        with batch.start(forked=True) as third:
             assert third.end() in {0, 1}, third.output
     figures = check_batch(batch, service.ledger(), _submissions_in_doubt(batch))
     assert not figures.wrong, figures.table("kill")
@@ -74,7 +74,7 @@ def test_a_second_run_ends_at_once_and_a_killed_one_leaves_no_lock(tmp_path: Pat
 
 def test_only_one_of_two_simultaneous_runs_works(tmp_path: Path, service: Service) -> None:
     batch = make_batch(tmp_path, 8, dict(service.environment()))
-    with batch.start() as one, batch.start() as other:
+    with batch.start(forked=True) as one, batch.start(forked=True) as other:
         assert sorted([one.end(), other.end()]) == [0, 4]
     figures = check_batch(batch, service.ledger(), set())
     assert not figures.wrong, figures.table("race")
@@ -83,7 +83,7 @@ def test_only_one_of_two_simultaneous_runs_works(tmp_path: Path, service: Servic
 
 def test_status_plan_and_validate_work_during_a_run(tmp_path: Path, service: Service) -> None:
     batch = make_batch(tmp_path, 40, dict(service.environment()))
-    with batch.start() as run:
+    with batch.start(forked=True) as run:
         run.says("accepted")
         polls = 0
         while not run.ended_within(_BETWEEN_READERS_S):
@@ -140,7 +140,7 @@ def test_a_run_on_a_file_system_that_became_read_only_is_a_usage_error(
     assert batch.run() == 0
     mount(place, "remount,ro")
     before = len(service.accepted())
-    with batch.start() as run:
+    with batch.start(forked=True) as run:
         assert run.end() == 2, run.output
         assert "Traceback" not in run.output
         assert str(batch.output) in run.output
@@ -158,7 +158,7 @@ def test_a_folder_without_write_permission_is_a_usage_error(tmp_path: Path, serv
 
 
 def _is_refused(batch: Batch, service: Service) -> None:
-    with batch.start() as run:
+    with batch.start(forked=True) as run:
         assert run.end() == 2, run.output
         assert "Traceback" not in run.output
         assert "cannot be used" in run.output
@@ -184,7 +184,7 @@ def test_a_full_disk_stops_the_batch_and_free_space_continues_it(tmp_path: Path,
         )
         make_clip(tmp_path / "clip.mp4", frames=6)
         make_picture(tmp_path / "picture.png", 400, noisy=True)  # about 300 kB a clip
-        with batch.start() as run:
+        with batch.start(forked=True) as run:
             assert run.end() == 5, run.output
             assert "too little for the clips in flight and one more" in run.output, run.output
         assert "Traceback" not in batch.log()
@@ -196,7 +196,7 @@ def test_a_full_disk_stops_the_batch_and_free_space_continues_it(tmp_path: Path,
         # as free, the next start would find it, pay for one more clip, and then lack it for its own log. How often that
         # happened depended on the log's length at the end of the first run, and so on the machine's load.
         for _ in range(2):
-            with batch.start() as run:
+            with batch.start(forked=True) as run:
                 assert run.end() == 5, run.output
                 assert "too little for the clips in flight and one more" in run.output
         assert len(service.accepted()) == stopped_at, "a start on a full disk must pay for nothing"
@@ -215,15 +215,15 @@ def test_a_run_started_on_a_full_disk_submits_nothing_and_names_the_disk(tmp_pat
     place = tmp_path / "disk"
     place.mkdir()
     mount(place, "size=2m")
-    with Service(tmp_path, "--duration", "300ms") as service:
+    with Service(tmp_path, "--duration", "300ms", renders=False) as service:
         batch = make_batch(tmp_path, 12, dict(service.environment()), output=place / "out", concurrency=2)
-        with batch.start() as run:
+        with batch.start(forked=True) as run:
             run.says("succeeded:")
             run.process.send_signal(signal.SIGTERM)
             assert run.end() == 143
         before = len(service.accepted())
         _fill(place)
-        with batch.start() as run:
+        with batch.start(forked=True) as run:
             assert run.end() == 5, run.output
             assert "too little for the clips in flight and one more" in run.output
             assert "the journal could not be opened" not in run.output, "space is reserved for that"
@@ -242,9 +242,9 @@ def test_a_disk_filled_by_another_process_ends_the_run_with_every_id_stored(tmp_
     place = tmp_path / "disk"
     place.mkdir()
     mount(place, "size=2m")
-    with Service(tmp_path, "--duration", "3s") as service:
+    with Service(tmp_path, "--duration", "3s", renders=False) as service:
         batch = make_batch(tmp_path, 60, dict(service.environment()), output=place / "out", concurrency=40)
-        with batch.start() as run:
+        with batch.start(forked=True) as run:
             wait_for(service.accepted, "the first submission is accepted")
             _fill(place)
             assert run.end(_FULL_DISK_ENDS_S) == 5, run.output
