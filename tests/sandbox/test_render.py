@@ -361,7 +361,8 @@ def test_the_subject_is_removed_and_the_scene_stays(tmp_path: Path) -> None:
 
 def test_transcoding_leaves_the_scene_unchanged(tmp_path: Path) -> None:
     source, path = decoded(MEDIA / "standin.mp4")[0], rendered(tmp_path, composite=False, quality="maximum")
-    assert np.abs(np.array(decoded(path)[0], int) - np.array(source, int)).mean() < 4
+    pairs = zip(decoded(path)[0], source, strict=True)
+    assert np.mean([np.abs(np.subtract(ours, theirs, dtype=np.int16)).mean() for ours, theirs in pairs]) < 4
 
 
 def test_a_long_placeholder_is_cheap_and_as_long_as_its_reference(tmp_path: Path) -> None:
