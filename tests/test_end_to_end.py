@@ -20,7 +20,7 @@ from batchrunner.storage.run_directory import RunDir
 from tests.conftest import ROOT
 from tests.soak.batch import Batch, make_batch
 from tests.soak.oracle import check_batch
-from tests.soak.processes import Command, Service, call, environment, execute, wait_for
+from tests.soak.processes import Command, Service, call, environment, execute, plain_clips, wait_for
 
 DEMO = ROOT / "manifests" / "demo.yaml"
 REPORT_KEYS = {
@@ -36,7 +36,7 @@ JOB_KEYS = {
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    with Service(tmp_path, "--duration", "500ms", "--capacity", "4", renders=False) as started:
+    with Service(tmp_path, "--duration", "500ms", "--capacity", "4", *plain_clips(tmp_path)) as started:
         yield started
 
 
@@ -210,7 +210,7 @@ def test_a_second_signal_ends_the_run_at_once_and_corrupts_nothing(tmp_path: Pat
         rows = batch.report()["jobs"]
         last = [row["attempts"][-1] for row in rows if row["attempts"]]
         in_doubt = {attempt["request_id"] for attempt in last if attempt["generation_id"] is None}
-    with Service(tmp_path, "--duration", "500ms", renders=False) as service:
+    with Service(tmp_path, "--duration", "500ms", *plain_clips(tmp_path)) as service:
         again = Batch(batch.folder, dict(service.environment()), batch.output)
         assert again.run() in {0, 1}
         figures = check_batch(again, service.ledger(), in_doubt)

@@ -13,7 +13,7 @@ from batchrunner.app.account_directories import scan
 from batchrunner.app.account_view import answer_of, as_json, as_prometheus, as_text, view
 from batchrunner.errors import ServiceFault, UsageError
 from tests.soak.batch import make_batch
-from tests.soak.processes import Service, call
+from tests.soak.processes import Service, call, plain_clips
 
 KEY = "key-0123456789abcdef"
 
@@ -22,7 +22,7 @@ KEY = "key-0123456789abcdef"
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A batch of two jobs that has ended, in a folder with the state and a config.yaml; and its environment."""
     folder = tmp_path_factory.mktemp("account")
-    with Service(folder, "--duration", "50ms", renders=False) as service:
+    with Service(folder, "--duration", "50ms", *plain_clips(folder)) as service:
         environment = {**service.environment(), "AIMLAPI_KEY": KEY}
         config = folder / "config" / "batchrunner"
         config.mkdir(parents=True)

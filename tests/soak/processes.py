@@ -174,20 +174,19 @@ class Command:
         self._log.close()
 
 
+def plain_clips(folder: Path) -> tuple[str, str]:
+    """Return an option for a service whose clips are plain, all with different bytes: that takes a tenth of the CPU."""
+    faults = folder / "plain-clips.yaml"
+    faults.write_text("service: {render: tiny}\n")
+    return "--faults", str(faults)
+
+
 class Service:
-    """A sandbox process with a state directory that can be killed and started again at the same address.
+    """A sandbox process with a state directory that can be killed and started again at the same address."""
 
-    renders: it renders clips. Otherwise they are plain, all with different bytes, which takes a tenth of the CPU time;
-    so a file of faults among the options decides for itself.
-    """
-
-    def __init__(self, folder: Path, *options: str, renders: bool = True, **environment: str) -> None:
+    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
         self._folder = folder
         self._options = options
-        if not renders:
-            faults = folder / "plain-clips.yaml"
-            faults.write_text("service: {render: tiny}\n")
-            self._options = (*options, "--faults", str(faults))
         self._environment = environment
         self._process: Command | None = None
         self.port = 0

@@ -20,7 +20,7 @@ from tests.conftest import Inline, make_job, make_record
 from tests.journal.test_journal import begun
 from tests.soak.batch import Batch, make_batch, make_clip, make_picture
 from tests.soak.oracle import check_batch
-from tests.soak.processes import Service, call, wait_for
+from tests.soak.processes import Service, call, plain_clips, wait_for
 
 Mount = Callable[..., None]
 _BETWEEN_READERS_S = 0.4
@@ -29,7 +29,7 @@ _FULL_DISK_ENDS_S = 90.0  # a minute for the ids, and a margin for a slow machin
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    with Service(tmp_path, "--duration", "400ms", renders=False) as started:
+    with Service(tmp_path, "--duration", "400ms", *plain_clips(tmp_path)) as started:
         yield started
 
 
@@ -215,7 +215,7 @@ def test_a_run_started_on_a_full_disk_submits_nothing_and_names_the_disk(tmp_pat
     place = tmp_path / "disk"
     place.mkdir()
     mount(place, "size=2m")
-    with Service(tmp_path, "--duration", "300ms", renders=False) as service:
+    with Service(tmp_path, "--duration", "300ms", *plain_clips(tmp_path)) as service:
         batch = make_batch(tmp_path, 12, dict(service.environment()), output=place / "out", concurrency=2)
         with batch.start(forked=True) as run:
             run.says("succeeded:")
@@ -242,7 +242,7 @@ def test_a_disk_filled_by_another_process_ends_the_run_with_every_id_stored(tmp_
     place = tmp_path / "disk"
     place.mkdir()
     mount(place, "size=2m")
-    with Service(tmp_path, "--duration", "3s", renders=False) as service:
+    with Service(tmp_path, "--duration", "3s", *plain_clips(tmp_path)) as service:
         batch = make_batch(tmp_path, 60, dict(service.environment()), output=place / "out", concurrency=40)
         with batch.start(forked=True) as run:
             wait_for(service.accepted, "the first submission is accepted")

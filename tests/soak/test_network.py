@@ -7,13 +7,15 @@ import pytest
 
 from tests.soak.batch import Batch, make_batch, make_picture
 from tests.soak.oracle import check_batch
-from tests.soak.processes import Service, wait_for
+from tests.soak.processes import Service, plain_clips, wait_for
 from tests.soak.proxy import SHORT_BYTES, Harm, Proxy
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_service_is_killed_and_restarted_during_a_batch(tmp_path: Path, seed: int) -> None:
-    with Service(tmp_path, "--duration", "400ms", "--capacity", "4", "--seed", str(seed), renders=False) as service:
+    with Service(
+        tmp_path, "--duration", "400ms", "--capacity", "4", "--seed", str(seed), *plain_clips(tmp_path)
+    ) as service:
         # Up to eight submissions are active at a kill. Three jobs in doubt stop the others until the log can be read.
         batch = make_batch(tmp_path, 16, dict(service.environment()))
         with batch.start(forked=True) as command:
@@ -60,7 +62,7 @@ def test_connections_are_damaged_in_the_middle(tmp_path: Path, harm: Harm) -> No
 
 def test_a_black_hole_ends_and_the_batch_continues(tmp_path: Path) -> None:
     with (
-        Service(tmp_path, "--duration", "300ms", renders=False) as service,
+        Service(tmp_path, "--duration", "300ms", *plain_clips(tmp_path)) as service,
         Proxy(service.port, 5, rate=1.0, hole_s=3.0, harms=[Harm.HOLE], within=[SHORT_BYTES]) as proxy,
     ):
         batch = make_batch(tmp_path, 6, {**service.environment(), "AIMLAPI_BASE_URL": proxy.url})
