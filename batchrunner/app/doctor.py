@@ -30,7 +30,7 @@ from batchrunner.providers.base import Balance, Provider
 from batchrunner.providers.endpoint import Endpoint, address_of, read_endpoint, service_name
 from batchrunner.settings import Settings
 from batchrunner.storage import durable_files
-from batchrunner.storage.mounts import network_type
+from batchrunner.storage.mounts import lacks, network_type
 
 _LOG_S = 3600.0  # of the service's log that is read for its clock
 _SKEW_WARNING_S = 30.0
@@ -137,6 +137,16 @@ def folder(name: str, path: Path, problem: str) -> Finding:
     return Finding(name, Level.OK, f"{path} can be written")
 
 
+def shared_folder(path: Path, kind: str, missing: str) -> Finding:
+    """Judge the network file system of the run directory. kind: its type. missing: an operation it lacks, or ""."""
+    where = f"{path} is on a network file system ({kind})"
+    if missing:
+        step = "Change the options of its mount, or choose a folder on another file system with --output."
+        return Finding("shared folder", Level.PROBLEM, f"{where} without {missing}", step)
+    message = f"{where}: one process at a time can run a batch there, and a lease keeps other hosts out"
+    return Finding("shared folder", Level.OK, message)
+
+
 def proxy(proxies: Proxies, problem: UsageError | None, base_url: str) -> Finding:
     """Show how the service is reached."""
     if problem is not None:
@@ -171,6 +181,9 @@ def _of_machine(settings: Settings, folders: Mapping[str, Path]) -> Iterator[Fin
         yield folder(name, path, _write_problem(path))
     place = _existing(next(iter(folders.values())))
     yield disk(place, durable_files.free_bytes(place), durable_files.free_inodes(place))
+    kind = network_type(place.absolute())
+    if kind and not _write_problem(place):
+        yield shared_folder(place, kind, lacks(place))
     yield time_zone(wall_time(), settings.deadline)
 
 

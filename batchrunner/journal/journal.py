@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.formatting import count_text
 from batchrunner.job import Entry, PlacedFile, Record, Retake, Run, Snapshot, State, TimelineEvent
-from batchrunner.journal import ballast, migrate, reader, rollback, rows
+from batchrunner.journal import ballast, migrate, reader, rollback, rows, shared_folders
 from batchrunner.journal.errors import DAMAGE_HINT, NO_WITNESS, STALE_HINT, no_room, reading, refused
 from batchrunner.journal.publications import Publication, put_all
 from batchrunner.journal.statements import (
@@ -135,7 +135,7 @@ class Journal:
         if self._witness is not None:
             self._witness.close()
         if not self._is_witnessed or self._guard(intent=False) is not None:
-            close_untouched(self._connection, self._path)
+            shared_folders.close_untouched(self._connection, self._path)
             return
         try:
             self._put_mark(is_open=False)
@@ -344,6 +344,9 @@ def view(path: Path, make: Callable[[sqlite3.Connection], _T]) -> _T | None:
                 found = _view_in(path, "mode=ro&immutable=1", make)
                 if _at_rest(path) == stands:
                     return found
+        if shared_folders.is_shared(path):
+            with shared_folders.copied(path) as copy:
+                return _view_in(copy, "mode=ro", make, path)
         try:
             return _view_in(path, "mode=ro", make)
         except sqlite3.OperationalError:
@@ -404,7 +407,7 @@ def create(path: Path) -> None:
     """
     new = path.with_suffix(".new")
     remove(new)
-    connection = sqlite3.connect(new, isolation_level=None)
+    connection = shared_folders.connect(new)
     try:
         connection.executescript(Path(__file__).with_name("schema.sql").read_text("utf-8"))
         for statement, values in in_few([(PUT_MARK, rows.mark_row(os.urandom(16).hex(), 0, is_open=False))]):
@@ -427,7 +430,7 @@ def remove(path: Path) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     """Open for writing. The executor and the engine ensure that one thread at a time uses the connection."""
     with reading(path), ExitStack() as undo:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=_TEXTS)
+        connection = shared_folders.connect(path, check_same_thread=False, cached_statements=_TEXTS)
         undo.callback(connection.close)
         _require_ours(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -440,16 +443,6 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         undo.pop_all()
     return connection
-
-
-def close_untouched(connection: sqlite3.Connection, path: Path) -> None:
-    """Close without a checkpoint. SQLite makes one when the last connection that can write closes."""
-    # If the file was renamed, its log is not found under this name either.
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as other:
-        other.execute("BEGIN")
-        other.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        connection.close()
-    connection.close()
 
 
 def _log_of(path: Path) -> Path:

@@ -1,10 +1,15 @@
-"""The kind of file system that a folder is on, as Linux lists its mounts. Other systems do not say."""
+"""The kind of file system that a folder is on, as Linux lists its mounts, and what it lacks. Others do not say."""
 
+import fcntl
 import os
 from pathlib import Path
 
 _MOUNTS = Path("/proc/self/mountinfo")
-_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "glusterfs", "fuse.sshfs"}
+_NETWORK = {
+    *("9p", "afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "panfs"),
+    *("smb3", "smbfs", "virtiofs", "wekafs"),
+    *(f"fuse.{name}" for name in ("ceph", "ceph-fuse", "glusterfs", "juicefs", "lustre", "moosefs", "sshfs")),
+}
 
 
 def network_type(path: Path, mounts: Path = _MOUNTS) -> str:
@@ -22,3 +27,24 @@ def network_type(path: Path, mounts: Path = _MOUNTS) -> str:
             if place == point or place.startswith(point.rstrip("/") + "/"):
                 best, kind = point, types[0]
     return kind if kind in _NETWORK else ""
+
+
+def lacks(folder: Path) -> str:
+    """Return which operation of a run directory the file system does not have; "" if it has all. Raises OSError."""
+    probe = folder / f".batchrunner-probe-{os.getpid()}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(probe, flags, 0o600)
+    try:
+        try:
+            os.close(os.open(probe, flags, 0o600))
+            return "exclusive creation of files (O_EXCL)"
+        except FileExistsError:
+            pass
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return "byte-range locks (fcntl)"
+    finally:
+        os.close(descriptor)
+        probe.unlink(missing_ok=True)
+    return ""

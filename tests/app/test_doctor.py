@@ -23,6 +23,7 @@ from batchrunner.app.doctor import (
     exit_status,
     folder,
     key,
+    shared_folder,
     time_zone,
 )
 from batchrunner.errors import AccountFault, ExitStatus, UsageError
@@ -69,6 +70,22 @@ def test_a_service_without_a_date_header_gives_a_warning() -> None:
 )
 def test_a_full_disk_is_a_problem(free_bytes: int | None, free_inodes: int | None, level: Level) -> None:
     assert disk(Path("/srv"), free_bytes, free_inodes).level is level
+
+
+@pytest.mark.parametrize(("missing", "level"), [("", Level.OK), ("byte-range locks (fcntl)", Level.PROBLEM)])
+def test_the_network_file_system_of_a_run_directory_is_judged(missing: str, level: Level) -> None:
+    finding = shared_folder(Path("/srv"), "nfs4", missing)
+    assert finding.level is level
+    assert "network file system (nfs4)" in finding.message
+    assert missing in finding.message
+    assert bool(finding.step) == bool(missing)
+
+
+def test_the_run_directory_is_examined_where_it_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchrunner.app.doctor.network_type", lambda _: "nfs4")
+    found = examine(resolve({"provider": "sandbox"}, {}, {}), {}, {"run directory": tmp_path / "output"})
+    assert "shared folder" in [finding.check for finding in found]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_start_outside_the_window_is_a_warning() -> None:

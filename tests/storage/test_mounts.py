@@ -1,10 +1,13 @@
 """The kind of file system that a folder is on."""
 
+import errno
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
 
-from batchrunner.storage.mounts import network_type
+from batchrunner.storage.mounts import lacks, network_type
 
 MOUNTS = """\
 22 1 8:1 / / rw - ext4 /dev/sda1 rw
@@ -25,3 +28,23 @@ def test_the_innermost_mount_of_a_path_counts(tmp_path: Path, path: str, kind: s
 
 def test_a_system_that_does_not_list_mounts_has_no_answer(tmp_path: Path) -> None:
     assert network_type(Path("/home"), tmp_path / "missing") == ""
+
+
+def test_a_local_disk_lacks_nothing_and_no_probe_is_left(tmp_path: Path) -> None:
+    assert lacks(tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_byte_range_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    assert lacks(tmp_path) == "byte-range locks (fcntl)"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_exclusive_creation_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags, *more: real(path, flags & ~os.O_EXCL, *more))
+    assert lacks(tmp_path) == "exclusive creation of files (O_EXCL)"
