@@ -4,13 +4,16 @@ Rule: a folder holds one whole batch, or the shards of one number. Shards of ano
 shards, would have the same jobs twice and pay for them twice.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchrunner.errors import UsageError
-from batchrunner.formatting import shell_path
+from batchrunner.errors import JournalError, LocalFault, UsageError
+from batchrunner.formatting import printable, shell_path
+from batchrunner.journal import journal, reader
 from batchrunner.manifest.shards import Shard, read_folder
 from batchrunner.storage.run_directory import RunDir
 
@@ -67,6 +70,7 @@ def require_fitting(setup: "Setup") -> None:
     A run calls it again under its lock: of two runs that start at one time, at least one then sees the other.
     """
     shard, path = setup.shard, setup.rundir.path
+    _require_same_shard(setup.rundir, shard)
     if shard is None:
         if found := find(path):
             raise UsageError(f"{path} has the {named(found)} of this batch", _instead_of_whole(path, found))
@@ -83,6 +87,23 @@ def require_fitting(setup: "Setup") -> None:
         raise UsageError(
             f"{folder} has shards of {other.count}, so shard {shard} cannot be in it: jobs would be paid for twice",
             f"Use --shard I/{other.count}, or name another folder with --output. Nothing was submitted.",
+        )
+
+
+def _require_same_shard(rundir: RunDir, shard: Shard | None) -> None:
+    """Refuse the run directory of another shard, or of the whole batch, under this name. Raises UsageError."""
+    run = None
+    with suppress(JournalError, LocalFault, ValueError):  # the run itself says what is wrong with the journal
+        run = journal.view(rundir.journal, reader.latest_run)
+    stored = json.loads(run.settings_json).get("shard") if run is not None else None
+    wanted = str(shard) if shard is not None else None
+    if run is not None and stored != wanted:
+        owner = f"shard {printable(str(stored), 20)}" if stored else "the whole batch"
+        asked = f"shard {wanted}" if wanted else "the whole batch"
+        option = f"with --shard {printable(str(stored), 20)}" if stored else "without --shard"
+        raise UsageError(
+            f"{rundir.path} is the run directory of {owner}, not of {asked}: jobs would be paid for twice",
+            f"Run {option}, with its folder as --output, or give the directory its old name. Nothing was submitted.",
         )
 
 

@@ -71,6 +71,18 @@ def test_shards_are_refused_in_the_folder_of_a_whole_batch() -> None:
     assert "--output" in error.hint
 
 
+def test_the_directory_of_one_shard_is_not_used_for_another_or_for_the_whole_batch() -> None:
+    run(shard="1/4")
+    shard = Path("output/m/shard-1-of-4")
+    assert "is the run directory of shard 1/4, not of the whole batch" in refused(output=str(shard)).message
+    shard.rename("output/m/shard-2-of-4")
+    error = refused(shard="2/4")
+    assert "output/m/shard-2-of-4 is the run directory of shard 1/4, not of shard 2/4" in error.message
+    assert "--shard 1/4" in error.hint
+    run(output="whole/shard-1-of-4")
+    assert "of the whole batch, not of shard 1/4" in refused(shard="1/4", output="whole").message
+
+
 @pytest.mark.parametrize("other", ["shard-1-of-8", ""])
 def test_a_run_that_another_process_has_begun_counts_before_it_has_a_journal(other: str) -> None:
     folder = Path("output/m", other)
