@@ -1,7 +1,7 @@
 """Run all benchmarks and write every section of RESULTS.md.
 
     python benchmarks/all.py --peers .venv-peers/bin/python      # about an hour, on an otherwise idle machine
-    python benchmarks/all.py --only scale start                  # or overhead, polling, makespan, exports, uploads
+    python benchmarks/all.py --only scale start        # or overhead, polling, makespan, exports, uploads, workers
     python benchmarks/all.py --smoke                             # each on a small scale; writes nothing
 
 A script writes each section; it can also be run alone. Exit status: 0 if all scripts succeed.

@@ -20,7 +20,7 @@ from harness.page import machine
 FOLDER = Path(__file__).parent.parent
 PAGE, KEPT = FOLDER / "RESULTS.md", FOLDER / "results.json"
 # The order of the sections; others come after these.
-ORDER = ("overhead", "polling", "makespan", "downloads", "scale", "start", "exports", "uploads")
+ORDER = ("overhead", "polling", "makespan", "downloads", "scale", "start", "exports", "uploads", "workers")
 
 
 @dataclass(frozen=True, slots=True)
