@@ -22,6 +22,7 @@ from batchrunner.report.build import Report
 from batchrunner.storage.run_directory import RunDir
 
 _EVERY_S = 2.0
+_CLEAR = "\x1b[H\x1b[2J"
 _STATES = {"failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight", "pending": "not submitted"}
 
 
@@ -38,25 +39,35 @@ class ShardState:
 def report(folder: Path, stream: TextIO, version: str, *, as_json: bool, watch: bool) -> bool:
     """Print the state of the shards in `folder`. Return False without printing if it has none.
 
-    version: of this program. as_json: print the merged report. watch: wait until no process runs a shard.
+    version: of this program. as_json: print the merged report. watch: repeat until no process runs a shard.
     """
     found = find(folder)
     if not found:
         return False
+    live = watch and not as_json and stream.isatty()
     while watch and any(rundir.holder() is not None for rundir in found.values()):
+        if live:
+            stream.write("".join((_CLEAR, *(f"{printable(line)}\n" for line in _lines_of(found, folder, version)))))
+            stream.flush()
         pause(_EVERY_S)
         found = find(folder)
+    if live:
+        stream.write(_CLEAR)
     if as_json:
         inputs = merging.read([rundir.path for rundir in found.values()], folder, os.environ, version)
         merged = merge.merge([item.source for item in inputs])
         stream.writelines(printable_json(piece) for piece in writer.json_pieces(merged))
         return True
+    for line in _lines_of(found, folder, version):
+        print(printable(line), file=stream)
+    return True
+
+
+def _lines_of(found: Mapping[Shard, RunDir], folder: Path, version: str) -> list[str]:
     last = max(shard.count for shard in found)
     states = {Shard(index, last): ShardState() for index in range(1, last + 1)}
     states |= {shard: _read(rundir, version) for shard, rundir in found.items()}
-    for line in lines(states, folder):
-        print(printable(line), file=stream)
-    return True
+    return lines(states, folder)
 
 
 def _read(rundir: RunDir, version: str) -> ShardState:

@@ -326,6 +326,23 @@ def test_the_status_of_a_folder_has_a_line_for_each_shard_and_a_sum(batch: Path)
     assert "open     run each of these with --shard: 1/2" in lines
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "screens"), [(Terminal(), 3), (io.StringIO(), 1)])
+def test_watching_repeats_the_lines_until_no_shard_runs(
+    batch: Path, monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, screens: int
+) -> None:
+    locks = [Lock(RunDir(batch / f"shard-{number}-of-2"), NOW).__enter__() for number in (1, 2)]
+    monkeypatch.setattr(shard_status, "pause", lambda _: locks.pop().__exit__(None, None, None))
+    assert shard_status.report(batch, stream, "0", as_json=False, watch=True)
+    found = [screen for screen in stream.getvalue().split("\x1b[H\x1b[2J") if screen]
+    assert len(found) == screens
+    assert [screen.count("running: ") for screen in found] == [2, 1, 0][3 - screens :]
+
+
 def test_a_damaged_shard_does_not_hide_the_others(batch: Path) -> None:
     (batch / "shard-1-of-2" / ".batchrunner" / "journal.db").write_bytes(b"SQLite format 3\0" + bytes(5000))
     lines = shown(batch).splitlines()

@@ -14,6 +14,7 @@ from batchrunner.app.takes import settled
 from batchrunner.errors import BatchLocked, UsageError
 from batchrunner.events import Event, RunStarted
 from batchrunner.journal import journal
+from batchrunner.storage.run_directory import RunDir
 
 NO_JOB = "matrix: [{video: none/*.mp4, image: none/*.png, allow_empty: true}]\n"
 JOBS = "jobs:\n" + "".join(
@@ -94,6 +95,25 @@ def test_a_run_that_another_process_has_begun_counts_before_it_has_a_journal(oth
     finally:
         os.close(descriptor)
     assert run(shard="1/4") == 0, "a folder that no run has finished to make counts for nothing"
+
+
+@pytest.mark.parametrize("flags", [{"shard": "1/4"}, {}])
+def test_runs_that_begin_at_one_time_do_not_both_go_on(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run begins between the first look at the folder and the lock."""
+    make, descriptors = RunDir.make, list[int]()
+
+    def make_both(rundir: RunDir) -> None:
+        make(rundir)
+        other = RunDir(Path("output/m/shard-1-of-8"))
+        make(other)
+        descriptors.append(os.open(other.path, os.O_RDONLY))
+        fcntl.flock(descriptors[-1], fcntl.LOCK_EX)
+
+    monkeypatch.setattr(RunDir, "make", make_both)
+    with pytest.raises(UsageError, match=r"shards of 8|shard 1/8"):
+        run(**flags)
+    os.close(descriptors[0])
+    assert not list(Path("output").rglob("journal.db"))
 
 
 def test_two_processes_on_one_shard() -> None:
