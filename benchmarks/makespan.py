@@ -119,8 +119,8 @@ class Batchrunner(Ours):
     of a generation counts in the work of its job.
     """
 
-    def __init__(self, rng: Random, *, longest_first: bool = True, by_work: bool = True) -> None:
-        super().__init__(INTERVAL_S, rng)
+    def __init__(self, rng: Random, interval_s: float, *, longest_first: bool = True, by_work: bool = True) -> None:
+        super().__init__(interval_s, rng)
         self.longest_first, self.by_work = longest_first, by_work
 
     def begin(self, items: Sequence[Item]) -> "Batchrunner":
@@ -196,7 +196,10 @@ def measure(workload: str, policy: str, cap: int, jobs: int, seed: int) -> Figur
         return without_lag(items, cap)
     if policy in makespan_page.FIXED:
         return run(items, cap, InOrder(Fixed(makespan_page.FIXED[policy], rng), items))[0]
-    ours = Batchrunner(rng, longest_first=policy in makespan_page.LONGEST, by_work=policy != makespan_page.BEFORE)
+    interval_s = makespan_page.LESS_S if policy == makespan_page.LESS else INTERVAL_S
+    ours = Batchrunner(
+        rng, interval_s, longest_first=policy in makespan_page.LONGEST, by_work=policy != makespan_page.BEFORE
+    )
     ended = 0.0
     if policy == makespan_page.HISTORY:
         earlier = draw(Random(f"before {workload} {seed}"), EARLIER)

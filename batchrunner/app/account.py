@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchrunner.account import config, journals, runs_log, transactions
+from batchrunner.account import config, journals, runs_log, summary, transactions
 from batchrunner.account.base import AccountSession, Hold, NoAccount, Reuse
 from batchrunner.account.folders import config_file, state_folder
 from batchrunner.account.index import Index
-from batchrunner.account.limits import NO_LIMITS, Limits, limits_for, require_no_limits
+from batchrunner.account.limits import NO_LIMITS, AccountBudgets, Limits, limits_for, require_no_limits
 from batchrunner.account.names import Account, account_of
 from batchrunner.account.pace import SharedPace
 from batchrunner.account.presence import Presence
@@ -47,10 +47,11 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A run in its account. pace: of all calls, or None."""
+    """A run in its account. pace: of all calls, or None. budgets: of the account, as they were at the start."""
 
     session: AccountSession = field(default_factory=NoAccount)
     pace: SharedPace | None = None
+    budgets: AccountBudgets = field(default_factory=AccountBudgets)
 
 
 @contextmanager
@@ -106,7 +107,8 @@ async def joined(
         if limits.calls_per_s is not None:
             pace = SharedPace(shared.state / f"pace-{_digest(account)}", limits.calls_per_s)
             stack.callback(pace.close)
-        yield Joined(session, pace)
+        budgets = await in_thread(index.read, partial(summary.budgets, account=account.key, limits=limits, now=now()))
+        yield Joined(session, pace, budgets)
         with suppress(LocalFault):  # the next run brings the index in line with the journal
             await session.close(journal.mark.sequence)
 

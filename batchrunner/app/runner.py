@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from batchrunner.account.base import Hold, Reuse
+from batchrunner.account.limits import AccountBudgets
 from batchrunner.app import bucket_results, clip_checks, recovery, rehearsal, settlement, takes, webhook
 from batchrunner.app.account import joined, overview, shared_of
 from batchrunner.app.environment import Environment, real_environment
@@ -22,7 +23,8 @@ from batchrunner.app.price_list import refreshed
 from batchrunner.app.run_end import final_status, finish
 from batchrunner.app.run_signals import RunSignals, restored_handlers
 from batchrunner.app.run_started import opened
-from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of, prices_of, priorities_of, run_of
+from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of, prices_of, run_of
+from batchrunner.app.submission_order import priorities_for
 from batchrunner.clock import Clock, LoopClock
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
@@ -41,7 +43,6 @@ from batchrunner.plan.admission import Admission
 from batchrunner.plan.endings import LEASE_LOST, NO_REASON, StopReason, stop_for
 from batchrunner.plan.resume import held_before_retry, held_in_doubt, take_up
 from batchrunner.plan.selection import unmatched_notices
-from batchrunner.plan.submission_order import LONGEST
 from batchrunner.providers.base import Provider
 from batchrunner.providers.endpoint import Endpoint, on_this_machine, service_name
 from batchrunner.providers.generation_owners import GenerationOwners
@@ -185,6 +186,7 @@ class _OpenRun:
     bucket: BucketStore | None
     disk_space: DiskSpaceGuard
     deps: Dependencies
+    account_budgets: AccountBudgets
 
 
 async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Environment, control: Control) -> int:
@@ -214,8 +216,10 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         checks.begin(records.view.values())
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
         _stop_without_bucket(engine, open_run.bucket, bus, outside.clock)
-        priorities = priorities_of(setup.chosen) if setup.settings.order == LONGEST else None
-        await engine.run(order, await _known_elsewhere(open_run.deps, records, order), priorities)
+        deps, budgets = open_run.deps, open_run.account_budgets
+        elsewhere = await _known_elsewhere(deps, records, order)
+        priorities = priorities_for(setup, admission.prices, budgets, records, elsewhere, deps)
+        await engine.run(order, elsewhere, priorities)
         own = await final_status(open_run.deps.lost, engine, open_run.store, journal, records, order)
         await settlement.settle(open_run.deps, journal, records, signalled=ending() is not None)
         reason = engine.stopped
@@ -274,7 +278,7 @@ async def _open_run(
     )
     notices = setup.notices + unmatched_notices(before.records.values() if before else (), setup.settings.retry_failed)
     begun = (setup, run, known, recovers, notices, ids, admission, anchor, journal, bucket or local)
-    return _OpenRun(*begun, bucket, disk_space, deps)
+    return _OpenRun(*begun, bucket, disk_space, deps, account.budgets)
 
 
 async def _known_elsewhere(deps: Dependencies, records: JobRecords, order: Sequence[str]) -> Mapping[str, Reuse | Hold]:

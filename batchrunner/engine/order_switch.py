@@ -44,6 +44,7 @@ class OrderSwitch:
         self._priorities: Mapping[str, int] = {}
         self._is_open = False  # whether the longest may go first
         self._longest_first = False
+        self._has_budget = admission.ledger.budget.limit is not None
         self._needed = 0.0  # credits for all jobs that wait
         self._prices = admission.prices
 
@@ -71,13 +72,15 @@ class OrderSwitch:
         """Count a job that waits for its submission."""
         if self._is_open:
             self._backlog.add(self._job(fingerprint))
-            self._needed += self._credits(fingerprint)
+            if self._has_budget:
+                self._needed += self._credits(fingerprint)
 
     def removed(self, fingerprint: str) -> None:
         """Count a job that waits no longer."""
         if self._is_open:
             self._backlog.remove(self._job(fingerprint))
-            self._needed -= self._credits(fingerprint)
+            if self._has_budget:
+                self._needed -= self._credits(fingerprint)
 
     def check(self, left: TimeLeft | None) -> None:
         """Change the order if it has to. left: the time until the end of the run, None without an end."""
@@ -110,6 +113,4 @@ class OrderSwitch:
         return money_shortage(self._admission.ledger, needed, self._backlog.jobs)
 
     def _credits(self, fingerprint: str) -> float:
-        if self._admission.ledger.budget.limit is None:
-            return 0.0
         return self._prices.estimate(self._job(fingerprint)).credits or 0.0

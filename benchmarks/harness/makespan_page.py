@@ -12,11 +12,13 @@ from harness.results import Bar, setting
 BEFORE = "batchrunner, manifest order, age in seconds"
 BY_WORK = "batchrunner, manifest order"
 COLD = "batchrunner, longest first"
+LESS_S = 16.5
+LESS = f"batchrunner, longest first, poll_interval {LESS_S:g} s"
 HISTORY = "batchrunner, longest first, 200 jobs known"
 NO_LAG = "longest first, no lag"
 FIXED: Mapping[str, float] = {"every 10 s, manifest order": 10.0, "every 15 s, manifest order": 15.0}
-LONGEST = (COLD, HISTORY)
-POLICIES = (*FIXED, BEFORE, BY_WORK, COLD, HISTORY, NO_LAG)
+LONGEST = (COLD, LESS, HISTORY)
+POLICIES = (*FIXED, BEFORE, BY_WORK, COLD, LESS, HISTORY, NO_LAG)
 GOALS = {8: 1.10, 32: 1.13}  # of COLD in the first workload, by cap
 _SAME = 1.001
 
@@ -78,9 +80,13 @@ def bars(found: Found) -> list[Bar]:
     load = next(iter(found))[0]
     rows = []
     for cap, goal in GOALS.items():
-        ratio, before = _ratio(found[load, COLD, cap]), _ratio(found[load, BEFORE, cap])
+        ours, before = found[load, COLD, cap], found[load, BEFORE, cap]
+        if _polls(ours) > _polls(before):  # at equal polls
+            ours = found[load, LESS, cap]
+        figures = f"{_ratio(ours):.3f} with {_polls(ours):.2f} polls per job"
         asked = f"Mixed batch, {cap} in flight: at most {goal:.2f} of max(sum / cap, longest)"
-        rows.append(Bar(asked, f"{ratio:.3f} (manifest order, age in seconds: {before:.3f})", ratio <= goal))
+        measured = f"{figures} (manifest order, age in seconds: {_ratio(before):.3f} with {_polls(before):.2f})"
+        rows.append(Bar(asked, measured, _ratio(ours) <= goal and _polls(ours) <= _polls(before)))
     pairs = {key: found[key[0], BEFORE, key[2]] for key in found if key[1] == COLD}
     worst = max(pairs, key=lambda key: _ratio(found[key]) / _ratio(pairs[key]))
     factor = _ratio(found[worst]) / _ratio(pairs[worst])
@@ -99,8 +105,12 @@ def _ratio(figures: Sequence[Any]) -> float:
     return mean(item.ratio for item in figures)
 
 
+def _polls(figures: Sequence[Any]) -> float:
+    return mean(item.poll_count for item in figures)
+
+
 def _cell(figures: Sequence[Any]) -> str:
     ratios = [item.ratio for item in figures]
     spread = f" ± {stdev(ratios):.3f}" if len(ratios) > 1 else ""
-    polls = mean(item.poll_count for item in figures)
+    polls = _polls(figures)
     return f"{mean(ratios):.3f}{spread}" + (f" / {polls:.2f}" if polls else "")
