@@ -232,7 +232,10 @@ class Scenario:
 
     def entries(self) -> tuple[Entry, ...]:
         """Return the manifest's entries: URLs (the sandbox replaces the files), and some equal jobs with two ids."""
-        jobs = [_job(f"https://example.com/{self.seed}/{number}.mp4") for number in range(self.jobs)]
+        # At least as long as the sandbox bills. Every third seed has clips of unknown length.
+        lengths_s = [10.0 + number * 7 % 11 if self.seed % 3 else None for number in range(self.jobs)]
+        urls = [f"https://example.com/{self.seed}/{number}.mp4" for number in range(self.jobs)]
+        jobs = [_job(url, length_s) for url, length_s in zip(urls, lengths_s, strict=True)]
         if self.rng.random() < 0.3:
             jobs.append(self.rng.choice(jobs))
         return tuple(Entry(place, f"job-{place}", job) for place, job in enumerate(jobs))
@@ -521,8 +524,8 @@ def _listener(story: Story, loop: Loop) -> Callable[[Event], None]:
     return note
 
 
-def _job(url: str) -> Job:
-    video = Media("video", url, uri=url)
+def _job(url: str, length_s: float | None = None) -> Job:
+    video = Media("video", url, uri=url, duration_s=length_s)
     image_url = "https://example.com/hero.png"
     image = Media("image", image_url, uri=image_url)
     params, inputs = registry.default_model().complete({}), {"video": video, "image": image}
