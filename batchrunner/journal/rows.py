@@ -60,7 +60,8 @@ def checksum(table: str, values: Iterable[Any]) -> int:
     Numbers are taken as floating-point numbers, as SQLite returns them from a REAL column.
     """
     # ascii() of plain values is the same in all versions of Python; repr() of text is not.
-    return crc32(ascii([_plain(value) for value in values]).encode(), _seed(table))
+    plain = [value if value is None or type(value) is str else _plain(value) for value in values]
+    return crc32(ascii(plain).encode(), _seed(table))
 
 
 @cache
@@ -70,8 +71,6 @@ def _seed(table: str) -> int:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or type(value) is str:
-        return value
     if isinstance(value, (int, float)):
         return None if isnan(value) else float(value) + 0.0  # SQLite stores neither NaN nor the sign of a zero
     return str(value)

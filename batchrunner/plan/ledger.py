@@ -167,7 +167,7 @@ class Ledger:
 
     def _set(self, fingerprint: str, spend: Spend) -> None:
         before = self._by_job.get(fingerprint, _NOTHING)
-        if spend != before:
+        if spend is not before and spend != before:  # most jobs share one object
             self.total = self.total + spend - before
             self._by_job[fingerprint] = spend
 

@@ -39,6 +39,7 @@ _FINE, THROTTLED = "fine", "throttled"  # of batchrunner.engine.circuit_breaker.
 RATE_OVER_S = 1800.0
 _RATE_ENOUGH_S = 20.0
 _PROBLEMS_KEPT = 50
+_MOST_CHANGED = 256
 _UNKNOWN = Problem("unknown", "no reason is known")
 
 # The phases of active jobs, the most important first.
@@ -98,7 +99,8 @@ class Model:
         self.at = 0.0
         self.records: dict[str, Record] = {}
         self.states: Counter[State] = Counter()
-        self.rows: dict[str, Row] = {}
+        self._rows: dict[str, Row] = {}
+        self._changed: dict[str, tuple[str, ...]] = {}  # jobs whose row and sums are not updated, with their ids
         self.closed: dict[str, OpenBreaker] = {}
         self.outage_since: float | None = None
         self.outages = 0
@@ -180,8 +182,15 @@ class Model:
         return not self.in_flight and self.states[State.PENDING] > 0 and self.states[State.IN_DOUBT] >= self.cap > 0
 
     @property
+    def rows(self) -> dict[str, Row]:
+        """The active jobs, by fingerprint."""
+        self._catch_up()
+        return self._rows
+
+    @property
     def spend(self) -> Spend:
         """The cost and the possible cost of all submissions."""
+        self._catch_up()
         return self._ledger.total
 
     @property
@@ -246,6 +255,7 @@ class Model:
     @property
     def is_too_small_to_estimate(self) -> bool:
         """True if too few jobs are left for an estimate before the last one ends."""
+        self._catch_up()
         return 0 < self._waiting.total() + self.in_flight <= self._forecast.lacking
 
     def planned_stop(self) -> tuple[float, str] | None:
@@ -275,6 +285,7 @@ class Model:
         self.states = Counter(event.states)
         self.cap = self.limit = event.concurrency
         self.records = dict(event.records)
+        self._changed.clear()
         self._named = event.ids
         self._short_names.clear()
         self._forecast = Forecast(self.records.values())
@@ -303,11 +314,11 @@ class Model:
     def _job(self, event: JobMoved | JobSeen) -> None:
         record, fingerprint = event.record, event.record.job.fingerprint
         self.records[fingerprint] = record
-        self._ledger.update(record)
-        self._set_row(fingerprint, record, event.ids)
+        self._changed[fingerprint] = event.ids
+        if len(self._changed) >= _MOST_CHANGED:
+            self._catch_up()
         if not isinstance(event, JobMoved):
             return
-        self._set_to_come(fingerprint, record)
         if event.ids:
             self.states[_FROM[event.move]] -= self.states[_FROM[event.move]] > 0
             self.states[record.state] += 1
@@ -318,18 +329,27 @@ class Model:
         elif event.move in {Move.FAIL, Move.GIVE_UP, Move.DOUBT}:
             self._add_problem(event.at, event.ids, "", record.error or _UNKNOWN, event.move is Move.DOUBT)
 
+    def _catch_up(self) -> None:
+        """Update the rows and the sums. Until somebody reads them, several moves of a job cost one update."""
+        changed, self._changed = self._changed, {}
+        for fingerprint, ids in changed.items():
+            record = self.records[fingerprint]
+            self._ledger.update(record)
+            self._set_row(fingerprint, record, ids)
+            self._set_to_come(fingerprint, record)
+
     def _set_row(self, fingerprint: str, record: Record, ids: tuple[str, ...]) -> None:
         if record.state not in _OPEN or not record.attempts:
-            self.rows.pop(fingerprint, None)
+            self._rows.pop(fingerprint, None)
             return
         attempt = record.last
         since = attempt.submitted_at if attempt.accepted_at is None else attempt.accepted_at
-        self.rows[fingerprint] = Row(ids, _phase(record), since, record, _kind(record.job))
+        self._rows[fingerprint] = Row(ids, _phase(record), since, record, _kind(record.job))
 
     def _fetching(self, event: Fetching) -> None:
         row = self.rows.get(event.fingerprint)
         if row is not None:
-            self.rows[event.fingerprint] = replace(
+            self._rows[event.fingerprint] = replace(
                 row, phase="downloading", received_bytes=event.received_bytes, total_bytes=event.total_bytes
             )
 
@@ -358,6 +378,7 @@ class Model:
     def _set_prices(self, prices: Prices) -> None:
         """Price the jobs that are not submitted yet anew."""
         if prices != self._prices:
+            self._catch_up()
             self._prices = prices
             for fingerprint in list(self._to_come):
                 self._set_to_come(fingerprint, self.records[fingerprint])

@@ -143,6 +143,7 @@ def _key_words(key: str) -> frozenset[str]:
     return frozenset(key_word.lower() for key_word in _KEY_WORD.findall(key[:100]))
 
 
+@lru_cache(256)
 def _split(url: str) -> SplitResult:
     try:
         address = urlsplit(url)
@@ -152,6 +153,7 @@ def _split(url: str) -> SplitResult:
     return address
 
 
+@lru_cache(256)
 def _extension(url: str) -> str:
     found = _EXTENSION.search(_split(url).path)
     return found[1].lower() if found else ""
