@@ -8,7 +8,7 @@ greater age than a short one. Only the latest spans count, and after several une
 """
 
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise, zip_longest
 from math import exp, isfinite
@@ -18,6 +18,7 @@ from batchrunner.plan.duration_trend import FLAT, WorkTrend, trend_of, usual_of
 
 _FIRST_S = 0.05
 _PER_OCTAVE = 8
+_HALF_A_STEP = 2 ** (0.5 / _PER_OCTAVE)
 STEPS = 22 * _PER_OCTAVE  # to 58 hours
 EDGES_S = (0.0, *(_FIRST_S * 2 ** (step / _PER_OCTAVE) for step in range(1, STEPS + 1)))
 WIDTHS_S = tuple(high - low for low, high in pairwise(EDGES_S))
@@ -158,7 +159,7 @@ def step_of(elapsed_s: float) -> int:
 
 def _edge_near(elapsed_s: float) -> int:
     """Return the edge nearest to this moment; never the last one."""
-    return min(max(bisect_left(EDGES_S, elapsed_s * 2 ** (0.5 / _PER_OCTAVE)) - 1, 0), STEPS - 1)
+    return min(max(bisect_left(EDGES_S, elapsed_s * _HALF_A_STEP) - 1, 0), STEPS - 1)
 
 
 def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]:
@@ -166,7 +167,9 @@ def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]
 
     More rounds would give a spike at each span.
     """
-    bounds = [(first := _edge_near(after_s), max(_edge_near(by_s), first + 1), 1.0) for after_s, by_s in spans]
+    # Many spans have the same steps: each pair of steps is counted once.
+    alike = Counter((first := _edge_near(after_s), max(_edge_near(by_s), first + 1)) for after_s, by_s in spans)
+    bounds = [(first, end, float(count)) for (first, end), count in alike.items()]
     bounds += _open_ended(running_s, len(spans))
     whole = sum(count for _, _, count in bounds)
     shares = _beforehand(max([by_s for _, by_s in spans] + list(running_s)))
