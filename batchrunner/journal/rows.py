@@ -47,6 +47,8 @@ _ENCODER = json.JSONEncoder(
     sort_keys=True, separators=(",", ":")
 )  # reused: json.dumps would create one for each record
 _attempt_values = attrgetter(*_ATTEMPT_FIELDS)
+_RESULT_FIELDS = tuple(field.name for field in fields(Result))
+_result_values = attrgetter(*_RESULT_FIELDS)
 _ERROR_AT = _ATTEMPT_FIELDS.index("error")
 
 
@@ -153,7 +155,7 @@ def _plain_result(result: Result) -> dict[str, Any]:
     """Return a result as JSON values. Without measures, marks or objects, it is stored as before these existed."""
     return {
         name: value
-        for name, value in asdict(result).items()
+        for name, value in zip(_RESULT_FIELDS, _result_values(result), strict=True)
         if value is not None or name not in {"quality", "synthetic_marks", "objects"}
     }
 

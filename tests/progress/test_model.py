@@ -1,0 +1,48 @@
+"""The state of a run: figures are the same whether they are read after each event or at the end."""
+
+from collections.abc import Callable
+
+import pytest
+
+from batchrunner.events import Fetching
+from tests.progress.test_screen import SimulatedRun
+
+Read = Callable[[SimulatedRun], object]
+
+
+def figures(run: SimulatedRun) -> list[object]:
+    """Return everything that is updated late."""
+    model = run.model
+    return [model.spend, model.expected_credits, model.unpriced, model.left_s(), list(model.rows.items())]
+
+
+def played(jobs: int, read: Read) -> SimulatedRun:
+    """Play a run in which jobs are in all phases at its end. read: called after each step."""
+    run = SimulatedRun(jobs)
+    for number in range(jobs - 3):
+        name = f"job{number}"
+        run.submit(name)
+        read(run)
+        run.wait(1)
+        if number % 5:
+            run.generate(name)
+            read(run)
+            run.notify(Fetching(run.at, (name,), run.records[name].job.fingerprint, 1, 2))
+        if number % 3:
+            run.deliver(name)
+            read(run)
+    return run
+
+
+@pytest.mark.parametrize("jobs", [20, 700])
+def test_figures_do_not_depend_on_when_they_are_read(jobs: int) -> None:
+    late, early = played(jobs, lambda _: None), played(jobs, figures)
+    assert figures(late) == figures(early)
+    assert len(late.model.rows) == len([number for number in range(jobs - 3) if number % 3 == 0])
+    assert late.model.expected_credits == 1_000_000.0 * jobs
+
+
+@pytest.mark.parametrize("read", ["spend", "expected_credits", "unpriced", "rows", "is_too_small_to_estimate"])
+def test_a_figure_is_current_even_if_no_other_one_was_read(read: str) -> None:
+    late, early = played(9, lambda _: None), played(9, figures)
+    assert getattr(late.model, read) == getattr(early.model, read)
