@@ -168,8 +168,8 @@ def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]
     More rounds would give a spike at each span.
     """
     # Many spans have the same steps: each pair of steps is counted once.
-    alike = Counter((first := _edge_near(after_s), max(_edge_near(by_s), first + 1)) for after_s, by_s in spans)
-    bounds = [(first, end, float(count)) for (first, end), count in alike.items()]
+    numbers = Counter((first := _edge_near(after_s), max(_edge_near(by_s), first + 1)) for after_s, by_s in spans)
+    bounds = [(first, end, float(count)) for (first, end), count in numbers.items()]
     bounds += _open_ended(running_s, len(spans))
     whole = sum(count for _, _, count in bounds)
     shares = _beforehand(max([by_s for _, by_s in spans] + list(running_s)))
