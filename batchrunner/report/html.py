@@ -60,7 +60,7 @@ def render(
         cards=cards,
         first=gallery.FIRST,
         facets=facets,
-        review_command=_review_command(report),
+        bucket=_bucket(report),
         left_out=gallery.left_out(report["totals"], dict(facets["state"])),
         data=_data([gallery.details(card["job"]) for card in cards]),
         posters=_data(dict(shown.posters)),
@@ -84,12 +84,16 @@ def _charts(
     ]
 
 
-def _review_command(report: dict[str, Any]) -> str:
-    """Return the command that shows clips that only a bucket has; "" if the run directory keeps them."""
+def _bucket(report: dict[str, Any]) -> dict[str, str]:
+    """Return where the clips are that only a bucket has, and the command that shows them; {} if the run keeps them.
+
+    A merged report has several places and no such command.
+    """
     settings = report["settings"]
-    if not settings.get("deliver") or settings.get("keep_local", True) or not report["totals"]["succeeded"]:
-        return ""
-    return command(report, name="review")
+    if settings.get("keep_local", True) or not report["totals"]["succeeded"]:
+        return {}
+    place = settings.get("deliver") or ""
+    return {"place": printable(place), "command": command(report, name="review") if place else ""}
 
 
 def shown_rows(report: dict[str, Any]) -> list[dict[str, Any]]:

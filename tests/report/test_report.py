@@ -367,6 +367,14 @@ def test_a_clip_in_a_folder_is_linked() -> None:
     assert 'href="./train/%C3%89%20%231.mp4"' in render(built(replace(shot, entries=(named,))))
 
 
+def test_clips_that_several_buckets_have_are_no_links_either() -> None:
+    copied = replace(CLIP, objects={"s3://clips/shard-1-of-2/job-0.mp4": '"etag"'})
+    run = replace(RUN, settings_json=json.dumps({"keep_local": False}))
+    text = render(built(snapshot(record("a", State.SUCCEEDED, result=copied), run=run)))
+    assert '<a href="./job-0.mp4"' not in text
+    assert "The clips are only in buckets" in text
+
+
 @pytest.mark.parametrize("keep_local", [True, False])
 def test_a_clip_that_only_a_bucket_has_is_no_link_and_the_page_names_the_command_that_shows_it(
     keep_local: bool,

@@ -1,6 +1,7 @@
 """A proxy to an object store that delays uploads, and knows which of them are active."""
 
 import asyncio
+from contextlib import suppress
 from random import Random
 
 from tests.soak.proxy import _BLOCK_BYTES, Proxy
@@ -34,7 +35,8 @@ class SlowStore(Proxy):
     ) -> None:
         ways = [asyncio.ensure_future(self._up(near, far_out)), asyncio.ensure_future(self._down(far, near_out, near))]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            with suppress(asyncio.CancelledError):  # the proxy ends
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for way in ways:
                 way.cancel()
