@@ -1,16 +1,20 @@
 """A record is stored before it changes and is announced; the id of an accepted generation is stored with patience."""
 
 import asyncio
+from dataclasses import replace
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from batchrunner.account.base import Granted
 from batchrunner.engine.job_records import JobRecords
+from batchrunner.engine.steps import submit
 from batchrunner.errors import LocalFault
 from batchrunner.events import JobMoved, Noticed
 from batchrunner.job import IllegalMove, Move, State
 from batchrunner.plan.ledger import Budget, Ledger
 from tests.conftest import make_record
-from tests.engine.steps.stepping import RefusingJournal, Stepping, VirtualClock
+from tests.engine.steps.stepping import RefusingJournal, Service, Stepping, VirtualClock
 
 
 def accept(stepping: Stepping) -> None:
@@ -109,3 +113,34 @@ def test_a_notice_that_concerns_all_jobs_is_announced_once() -> None:
         stepping.context.records.notice("a", "a warning")
     messages = [event.message for event in stepping.announced if isinstance(event, Noticed)]
     assert messages == ["an unknown status", "a warning", "a warning"]
+
+
+@pytest.mark.parametrize(("kind", "is_released"), [("lease_lost", False), ("disk_full", True)])
+def test_a_submission_is_not_sent_where_another_run_may_have_taken_over(kind: str, is_released: bool) -> None:
+    """The lease is asked after the intent is stored, because the host may have been suspended meanwhile."""
+    journal, service = RefusingJournal(), Service()
+    stepping = Stepping(make_record("a"), service, journal=journal)
+    account = Mock(claim=AsyncMock(return_value=Granted()))
+
+    def confirm() -> None:
+        assert [record.state for record in journal.attempted] == [State.SUBMITTING]
+        raise LocalFault(kind, "another run has it")
+
+    context = replace(stepping.context, deps=replace(stepping.context.deps, account=account, confirm=confirm))
+    records = JobRecords({stepping.fingerprint: make_record("a")}, context.deps, Ledger(Budget()))
+    with pytest.raises(LocalFault, match="another run has it"):
+        asyncio.run(submit.submit(replace(context, records=records), stepping.fingerprint, 0))
+    assert service.submitted == []
+    assert records[stepping.fingerprint].state is State.PENDING
+    moves = [call.args[0].state for call in account.moved.call_args_list]
+    assert moves == [State.SUBMITTING, *([State.PENDING] if is_released else [])], "the other run has the claim now"
+
+
+def test_an_id_is_not_stored_again_and_again_where_another_run_has_the_batch() -> None:
+    stepping = submitting(refusals=1000)
+    journal = stepping.context.deps.journal
+    journal.save = AsyncMock(side_effect=LocalFault("lease_lost", "another run has it"))  # type: ignore[method-assign]  # a test's own
+    with pytest.raises(LocalFault, match="gen:1 was accepted and is not recorded yet") as caught:
+        accept(stepping)
+    assert caught.value.kind == "lease_lost"
+    assert stepping.clock.at_s == 0
