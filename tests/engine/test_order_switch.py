@@ -1,19 +1,23 @@
 """The longest jobs go first while all jobs fit into money and time, and then the manifest's order for good."""
 
+import math
 from collections.abc import Mapping
+from random import Random
 
 import pytest
 
 from batchrunner.engine.admitter import Admitter
 from batchrunner.engine.job_queue import JobQueue
 from batchrunner.engine.order_switch import OrderSwitch
-from batchrunner.job import Attempt, Record, State
+from batchrunner.engine.polling.duration_model import DurationKey, Durations, expected_in
+from batchrunner.engine.polling.poller import Poller
+from batchrunner.job import Attempt, Job, Record, State
 from batchrunner.plan.admission import Admission, TimeLeft
 from batchrunner.plan.duration_estimate import Forecast, Kind
 from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.prices import Prices
-from batchrunner.plan.submission_order import LONGEST_FIRST, NOT_ALL
+from batchrunner.plan.submission_order import LONGEST_FIRST, NOT_ALL, LongestFirst
 from tests.conftest import make_job, remote
 
 SECONDS = {"k": 2.0, "l": 4.0, "m": 1.0, "n": 3.0}
@@ -169,3 +173,38 @@ def test_a_lack_of_space_does_not_change_the_order() -> None:
     assert batch.next() == ""
     lack.pop(0)
     assert batch.all() == "lnkm"
+
+
+@pytest.mark.parametrize(("slots", "most"), [(8, 1.10), (32, 1.13)])
+def test_a_batch_of_mixed_clips_takes_little_longer_than_the_least_time(slots: int, most: float) -> None:
+    """The same workload as in benchmarks/makespan.py, where the order of the manifest takes 1.12 and 1.32."""
+    rng, jobs, took = Random(5), dict[str, Job](), dict[str, float]()
+    for number in range(200):
+        seconds, resolution = rng.uniform(3, 10), rng.choice(["480p", "580p", "720p"])
+        job = make_job(f"j{number}", remote()._replace(duration_s=seconds), resolution=resolution)
+        jobs[job.fingerprint] = job
+        factor = {"480p": 1.0, "580p": 1.5, "720p": 2.25}[resolution]
+        took[job.fingerprint] = 6.5 * seconds * factor * math.exp(rng.gauss(0, 0.2))
+    durations: dict[DurationKey, Durations] = {}
+    poller, flying, ends = Poller(15.0, rng, durations), dict[str, Record](), dict[str, float]()
+    waiting = LongestFirst(jobs.__getitem__, {}, expected_in(durations))
+    waiting.extend(enumerate(jobs))
+    now, polls = 0.0, 0
+    while waiting or flying:
+        while waiting and len(flying) < slots:
+            name = waiting.pop()
+            flying[name] = Record(
+                jobs[name], State.IN_FLIGHT, (Attempt(1, name, now, "g", accepted_at=now, generating_at=now),)
+            )
+            ends[name] = now + took[name]
+            poller.after_poll(flying[name], now, first=True)
+        now = poller.next_due or now
+        polled = poller.pop(now)
+        assert polled is not None
+        polls += 1
+        if ends[polled] <= now:
+            poller.observe(flying.pop(polled).with_attempt(completed_at=now), now)
+        else:
+            poller.after_poll(flying[polled], now)
+    assert now / max(sum(took.values()) / slots, *took.values()) <= most
+    assert polls / 200 <= 1.1 * (sum(took.values()) / 200 / 15.0 + 0.5), "no more than a fixed interval would make"
