@@ -160,16 +160,9 @@ def _require_one_kind(sources: Sequence[Source]) -> None:
 
 
 def _choose(sources: Sequence[Source]) -> tuple[list[tuple[int, int]], list[Mapping[str, Any]]]:
-    """Return the places of the rows of the report, in order, and the rows left out, whose id has a better one.
-
-    Shards of one number are in the order of their manifest; other reports follow each other.
-    """
+    """Return the places of the rows of the report, in order, and the rows left out, whose id has a better one."""
     best: dict[str, tuple[tuple[int, int], str, int, int]] = {}
-    order: dict[str, tuple[int, ...]] = {}
     others: list[Mapping[str, Any]] = []
-    by_position = len({shard and shard[1] for shard in map(_shard_of, sources)} - {None}) == 1 and all(
-        map(_shard_of, sources)
-    )
     for number, source in enumerate(sources):
         for place, row in enumerate(source.report["jobs"]):
             name = row["id"]
@@ -183,10 +176,23 @@ def _choose(sources: Sequence[Source]) -> tuple[list[tuple[int, int]], list[Mapp
                 best[name] = (rank, row["fingerprint"], number, place)
             else:
                 others.append(row)
-            position = row.get("position")
-            at = (position,) if by_position and isinstance(position, int) else ()
-            order.setdefault(name, (*at, number, place))
-    return [best[name][2:] for name in sorted(best, key=lambda name: order[name])], others
+    order = _order(sources)
+    return [best[name][2:] for name in sorted(best, key=order.__getitem__)], others
+
+
+def _order(sources: Sequence[Source]) -> dict[str, tuple[int, int, int]]:
+    """Return the order of the ids. Shards of one number are in the order of their manifest, with the takes of a job
+    behind its first one; other reports follow each other.
+    """
+    shards = [_shard_of(source) for source in sources]
+    is_one_manifest = None not in shards and len({shard[1] for shard in shards if shard is not None}) == 1
+    order: dict[str, tuple[int, int, int]] = {}
+    for number, source in enumerate(sources):
+        firsts: dict[str, int] = {}  # the positions of the first takes
+        for place, row in enumerate(source.report["jobs"]):
+            position = firsts.setdefault(row.get("job", row["id"]), row.get("position", place))
+            order.setdefault(row["id"], (position if is_one_manifest else 0, number, place))
+    return order
 
 
 def _two_jobs(name: str, one: Source, two: Source) -> UsageError:

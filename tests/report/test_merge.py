@@ -68,6 +68,14 @@ def test_rows_are_in_manifest_order_and_files_are_relative_to_the_report() -> No
     assert report["columns"]["tags"] == ["n"]
 
 
+def test_the_takes_of_a_job_stay_together() -> None:
+    """A retake moves the later rows of its own shard only."""
+    first, retake = clip("a"), clip("a.t2")
+    one = source(2, {0: first, 1: replace(retake, job=replace(retake.job, take=2)), 3: clip("c")})
+    report = whole(source(1, {1: clip("b"), 4: clip("d")}), one)
+    assert [row["id"] for row in report["jobs"]] == ["a", "a.t2", "b", "c", "d"]
+
+
 def test_reports_that_are_not_shards_follow_each_other() -> None:
     plain = [run(number, settings_json="{}", name=f"batch-{number}") for number in (1, 2)]
     report = whole(source(1, {5: clip("a")}, plain[0]), source(2, {0: clip("b")}, plain[1]))
