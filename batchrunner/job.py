@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,6 +177,18 @@ class Entry:
         return base_name(self.id, self.job.take)
 
 
+def files_of(entries: Iterable[Entry]) -> dict[str, list[str]]:
+    """Return the `Entry.file` of each entry by the job's fingerprint. It makes no call for an entry: it is fast."""
+    files: dict[str, list[str]] = {}
+    for entry in entries:
+        fingerprint, file = entry.job.fingerprint, f"{entry.output_name or entry.id}.mp4"
+        if fingerprint in files:
+            files[fingerprint].append(file)
+        else:
+            files[fingerprint] = [file]
+    return files
+
+
 def take_name(name: str, take: int) -> str:
     """Return the id or file name of a take: ``a`` for the first one of ``a``, then ``a.t2``, ``a.t3``, …"""
     return name if take == 1 else f"{name}.t{take}"
@@ -319,7 +332,7 @@ def advance(record: Record, move: Move, *, error: Problem | None = None, **attem
 
 def count_states(records: Iterable[Record]) -> dict[State, int]:
     """Return the number of records in each state, including states with none."""
-    counts = Counter(record.state for record in records)
+    counts = Counter(map(attrgetter("state"), records))
     return {state: counts[state] for state in State}
 
 

@@ -100,7 +100,7 @@ async def joined(
             yield Joined()
             return
         stack.enter_context(presence)
-        names = journals.file_names(setup.batch.entries)
+        names = await in_thread(journals.file_names, setup.batch.entries)
         session = Session(index, shared.executor, batch, limits, now, names, reuse=setup.settings.reuse)
         await session.register(list(before.records.values()) if before else [], journal.mark.sequence)
         pace = None

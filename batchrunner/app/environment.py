@@ -1,12 +1,14 @@
 """The environment of a run: clock, randomness, threads, file system."""
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from batchrunner.app.account import Shared
 from batchrunner.clock import Clock
@@ -24,6 +26,8 @@ from batchrunner.workers.engines import Workers
 # More threads than CPUs do not help: with small files they slow each other down.
 _FILE_THREADS = max(2, min(4, os.cpu_count() or 1))
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True, slots=True)
 class Environment:
@@ -34,7 +38,8 @@ class Environment:
     (`batchrunner.engine.polling.duration_cache`). proxies: the proxies for other hosts. connect: creates the
     provider for the endpoint. open_store: creates the store of finished clips. shared: where the batches of a user
     meet, None for a run that shares nothing. on_clip: the user's hook for finished clips, or None. lease: of the run
-    directory, None if nobody else can have it.
+    directory, None if nobody else can have it. bulk: runs work that takes long with many jobs (`in_thread`); None to do
+    it at once, for a simulation.
     """
 
     clock: Clock
@@ -51,6 +56,13 @@ class Environment:
     shared: Shared | None = None
     on_clip: Hook | None = None
     lease: Lease | None = None
+    bulk: Executor | None = None
+
+    async def in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
+        """Call a function that takes long with many jobs in a thread, and return its result."""
+        if self.bulk is None:
+            return function(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self.bulk, function, *arguments)
 
 
 @contextmanager
@@ -64,7 +76,7 @@ def real_environment(clock: Clock, workers: Workers) -> Iterator[Environment]:
         rng = Random(int.from_bytes(os.urandom(8)))
         checks = Checks(workers.decoders, check_executor, width=workers.width)
         try:
-            yield Environment(clock, executor, journal_executor, Disk(), rng, checks)
+            yield Environment(clock, executor, journal_executor, Disk(), rng, checks, bulk=executor)
         finally:  # an abandoned check must not delay the end
             check_executor.shutdown(wait=False, cancel_futures=True)
             checks.decoders.stop()

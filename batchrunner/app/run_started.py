@@ -24,8 +24,10 @@ def opened(
     omitted.
     """
     named = {fingerprint: records[fingerprint] for fingerprint in ids}
-    waiting = {fingerprint: record for fingerprint, record in named.items() if record.state is State.PENDING}
-    estimates = {fingerprint: prices.estimate(record.job) for fingerprint, record in waiting.items()}
+    waiting = [record.job for record in named.values() if record.state is State.PENDING]
+    fingerprints = (job.fingerprint for job in waiting)
+    estimates = dict(zip(fingerprints, prices.estimates(waiting), strict=True))
+    different = {id(one): one for one in estimates.values()}.values()
     return RunStarted(
         at=run.started_at,
         name=run.name,
@@ -35,7 +37,7 @@ def opened(
         states=count_states(named.values()),
         records=named,
         expected={fingerprint: estimate.credits for fingerprint, estimate in estimates.items()},
-        bases=tuple(sorted({estimate.basis for estimate in estimates.values() if estimate.credits is not None})),
+        bases=tuple(sorted({one.basis for one in different if one.credits is not None})),
         ids=ids,
         budget=budget_of(json.loads(run.settings_json)),
         planned_end=planned_end(run),

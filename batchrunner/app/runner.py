@@ -9,13 +9,13 @@ import asyncio
 import queue
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, closing, nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
 from batchrunner.account.base import Hold, Reuse
 from batchrunner.account.limits import AccountBudgets
-from batchrunner.app import bucket_results, clip_checks, recovery, rehearsal, settlement, takes, webhook
+from batchrunner.app import bucket_results, clip_checks, opening, rehearsal, settlement, webhook
 from batchrunner.app.account import joined, overview, shared_of
 from batchrunner.app.environment import Environment, real_environment
 from batchrunner.app.overrun_posts import OverrunPoster
@@ -23,7 +23,7 @@ from batchrunner.app.price_list import refreshed
 from batchrunner.app.run_end import final_status, finish
 from batchrunner.app.run_signals import RunSignals, restored_handlers
 from batchrunner.app.run_started import opened
-from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of, prices_of, run_of
+from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of
 from batchrunner.app.submission_order import priorities_for
 from batchrunner.clock import Clock, LoopClock
 from batchrunner.engine.job_records import JobRecords
@@ -32,19 +32,17 @@ from batchrunner.engine.policy import Policy
 from batchrunner.engine.polling import duration_cache
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.ports import Dependencies, ReadyInputs
-from batchrunner.errors import ExitStatus, UsageError
+from batchrunner.errors import ExitStatus
 from batchrunner.events import Alive, Event, EventBus, Listener, Noticed, Overrun, RunStarted
-from batchrunner.job import Record, Run, Snapshot, State, count_states
+from batchrunner.job import Record, Run, State, count_states
 from batchrunner.journal.journal import Journal
-from batchrunner.journal.timeline import TimelineWriter
 from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies, Proxy, read_proxies
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.endings import LEASE_LOST, NO_REASON, StopReason, stop_for
-from batchrunner.plan.resume import held_before_retry, held_in_doubt, take_up
 from batchrunner.plan.selection import unmatched_notices
 from batchrunner.providers.base import Provider
-from batchrunner.providers.endpoint import Endpoint, on_this_machine, service_name
+from batchrunner.providers.endpoint import Endpoint, on_this_machine
 from batchrunner.providers.generation_owners import GenerationOwners
 from batchrunner.quality.marks import is_on
 from batchrunner.quality.references import References
@@ -201,12 +199,14 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         open_run = await _open_run(setup, endpoint, bus, outside, stack)
         setup, run, journal, admission = open_run.setup, open_run.run, open_run.journal, open_run.admission
         checks = stack.enter_context(clip_checks.opened(setup, run, outside, bus))
-        order = order_of(setup.chosen)
+        order = await outside.in_thread(order_of, setup.chosen)
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=open_run.recovers)
         engine, records = _engine(open_run.deps, policy, run, open_run.known, admission)
         await settlement.take_known(open_run.deps, records)
-        started = opened(run, str(setup.rundir.path), open_run.ids, records.view, admission.prices)
-        started = replace(started, unselected=frozenset(open_run.ids) - frozenset(order))
+        place = str(setup.rundir.path)
+        started = await outside.in_thread(opened, run, place, open_run.ids, records.view, admission.prices)
+        if setup.only:
+            started = replace(started, unselected=frozenset(open_run.ids).difference(order))
         _announce_start(open_run.notices, run, started, bus, outside.proxies.for_url(endpoint.base_url))
         await webhook.notify_start(setup.settings.notify, run, setup.rundir.path, bus.publish, outside.proxies)
         _post_overruns(setup, run, outside, bus, stack)
@@ -239,23 +239,22 @@ async def _open_run(
     setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Environment, stack: AsyncExitStack
 ) -> _OpenRun:
     """Open the journal, the account and the connections, and store the start of the run. `stack` closes them."""
-    journal = stack.enter_context(closing(_open(setup, outside, endpoint.base_url, bus)))
+    in_thread = outside.in_thread  # for what takes long in a large batch: the event loop goes on meanwhile
+    journal, setup, before = await opening.open_journal(setup, outside, endpoint.base_url, bus, stack)
     anchor = stack.enter_context(Anchor(setup.rundir))
-    before = journal.snapshot()
-    setup = takes.stored(setup, before)
-    if journal.is_stale:
-        setup = takes.recovered(setup)
     account = await stack.enter_async_context(joined(setup, endpoint, journal, before, outside, bus.publish))
-    run, known, recovers = await _begin(setup, journal, before, outside, endpoint.base_url)
-    local = outside.open_store(setup.rundir, journal, outside.executor, outside.files, outside.checks.decoders)
+    run, known, recovers = await opening.begin(setup, journal, before, outside, endpoint.base_url)
+    files = outside.executor, outside.files, outside.checks.decoders
+    local = await in_thread(outside.open_store, setup.rundir, journal, *files)
     bucket = bucket_results.store_of(setup, local, outside, before)
-    checks = _measuring(outside.checks, setup, known)
-    staging = _staging(setup, known, outside, bus)
+    checks = await in_thread(_measuring, outside.checks, setup, known)
+    staging = await in_thread(_staging, setup, known, outside, bus)
     provider, clips = await _connect(stack, setup, endpoint, replace(outside, checks=checks), known, bus, staging)
-    ids = ids_of(setup.batch.entries)
+    ids = await in_thread(ids_of, setup.batch.entries)
     story = journal.story()
-    admission = admission_of(setup, known, story)
-    disk_space = _disk_space(setup, outside, known, bus)
+    admission = await in_thread(admission_of, setup, known, story)
+    disk_space = await in_thread(DiskSpaceGuard, setup.rundir.path, outside.clock, known.values())
+    bus.subscribe(disk_space.on_event, name="disk space guard")
     deps = Dependencies(
         provider=provider,
         journal=journal,
@@ -283,8 +282,7 @@ async def _open_run(
 
 async def _known_elsewhere(deps: Dependencies, records: JobRecords, order: Sequence[str]) -> Mapping[str, Reuse | Hold]:
     """Return what other batches of the account have for the pending jobs, and announce where those batches are."""
-    pending = [records[name] for name in order if records[name].state is State.PENDING]
-    found = await deps.account.survey(pending)
+    found = await deps.account.survey(record for name in order if (record := records[name]).state is State.PENDING)
     for message in overview(found):
         deps.announce(Noticed(deps.clock.now(), (), message))
     return found
@@ -327,10 +325,12 @@ async def _connect(
 ) -> tuple[Provider, Downloader]:
     """Open the client of the service and the downloader. Closing `stack` closes them."""
     client = outside.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
-    jobs = [*(record.job for record in known.values()), *(entry.job for entry in setup.batch.entries)]
     links, further = _links(setup, endpoint, outside, bus), [staging.example] if staging else []
-    signed: Provider = SignedInputs(await stack.enter_async_context(client), links, jobs, further)
-    provider = GenerationOwners(StagedInputs(signed, staging, known.values()) if staging else signed, known.values())
+    plain = await stack.enter_async_context(client)
+    jobs = (record.job for record in known.values())  # those of the manifest are among them
+    signed: Provider = await outside.in_thread(SignedInputs, plain, links, jobs, further)
+    staged = StagedInputs(signed, staging, known.values()) if staging else signed
+    provider = await outside.in_thread(GenerationOwners, staged, known.values())
     guard = Guard(endpoint.base_url, proxies=outside.proxies)
     files = outside.files
     clips = Downloader(setup.rundir.partial_dir, outside.executor, files, guard, outside.checks, endpoint.redactor)
@@ -364,14 +364,8 @@ def _measuring(checks: Checks, setup: Setup, known: Mapping[str, Record]) -> Che
     """Return the checks, which also measure what a clip shows, unless no mark is wanted or the clips are stand-ins."""
     if not is_on(setup.settings.quality) or (setup.sandbox is not None and setup.sandbox.render == "stub"):
         return checks
-    jobs = (*(record.job for record in known.values()), *(entry.job for entry in setup.batch.entries))
+    jobs = (record.job for record in known.values())
     return replace(checks, further=References(jobs, checks.decoders.run_all).fields_of)
-
-
-def _disk_space(setup: Setup, outside: Environment, known: Mapping[str, Record], bus: EventBus) -> DiskSpaceGuard:
-    guard = DiskSpaceGuard(setup.rundir.path, outside.clock, known.values())
-    bus.subscribe(guard.on_event, name="disk space guard")
-    return guard
 
 
 def _lost(anchor: Anchor, lease: Lease | None) -> StopReason:
@@ -380,10 +374,6 @@ def _lost(anchor: Anchor, lease: Lease | None) -> StopReason:
         return StopReason(LEASE_LOST, lease.taken)
     message = anchor.lost()
     return StopReason("run_directory_gone", message) if message else NO_REASON
-
-
-def _no_problem(**_: bool) -> None:
-    """Nobody else can have the run directory."""
 
 
 def _confirm(lease: Lease | None) -> None:
@@ -422,69 +412,6 @@ def _moved(setup: Setup, anchor: Anchor) -> Setup:
     """Follow a run directory that was moved during the run. If it was deleted, do not create another."""
     place = anchor.place()
     return setup if place is None else replace(setup, rundir=RunDir(place))
-
-
-def _open(setup: Setup, outside: Environment, base_url: str, bus: EventBus) -> Journal:
-    """Open the journal, let it store the timeline, and announce its warning.
-
-    Raises UsageError, JournalError, LocalFault.
-    """
-
-    def run() -> Run:
-        service = service_name(setup.settings, base_url)
-        return run_of(setup, service, f"{outside.rng.getrandbits(48):012x}", outside.clock.now())
-
-    recover = run if setup.recover else None
-    entries, guard = setup.batch.entries, outside.lease.problem if outside.lease else _no_problem
-    journal = recovery.open_journal(setup.rundir, entries, outside.journal_executor, outside.files, recover, guard)
-    bus.subscribe(TimelineWriter(journal), name="timeline")
-    if journal.warning:
-        bus.publish(Noticed(outside.clock.now(), (), journal.warning, urgent=True))
-    return journal
-
-
-async def _begin(
-    setup: Setup, journal: Journal, before: Snapshot | None, outside: Environment, base_url: str
-) -> tuple[Run, dict[str, Record], bool]:
-    """Store the start of this run and return it.
-
-    Returns the run, each job's record by fingerprint, and whether the run recovers a lost journal. Raises UsageError
-    if the journal belongs to another provider or service.
-    """
-    batch, settings = setup.batch, setup.settings
-    if before is not None and before.run.provider != settings.provider:
-        raise UsageError(
-            f"{setup.rundir.path} contains a batch of provider {before.run.provider}, not {settings.provider}",
-            "Give this provider a run directory of its own with --output DIR. Nothing was submitted.",
-        )
-    service = service_name(settings, base_url)
-    if before is not None and before.run.service != service:
-        raise UsageError(
-            f"{setup.rundir.path} contains a batch of {before.run.service}, not of {service}",
-            "Give this service a run directory of its own with --output DIR. Nothing was submitted.",
-        )
-    run = run_of(setup, service, f"{outside.rng.getrandbits(48):012x}", outside.clock.now())
-    known = before.records if before else {}
-    price = prices_of(setup).estimate
-    if journal.is_stale:
-        known = held_in_doubt(known, batch.entries, run.run_id, run.started_at, lambda job: price(job).credits)
-    elif settings.retry_failed:
-        known = held_before_retry(known, run.run_id, run.started_at, lambda job: price(job).credits)
-    records, changed = take_up(
-        known,
-        batch.entries,
-        retry_failed=False if journal.is_stale else settings.retry_failed,
-        resubmit_in_doubt=False,  # the service's log is searched first
-        chosen=frozenset(order_of(setup.chosen)) if setup.only else None,
-    )
-    recovers = journal.is_stale
-    if recovers or settings.retry_failed:
-        changed = list(records.values())
-    retakes = [replace(retake, run_id=run.run_id) for retake in setup.retakes]
-    if retakes:
-        takes.append(setup.rundir, retakes)
-    await journal.begin(run, batch.entries, changed, retakes)
-    return run, records, recovers
 
 
 def _announce_start(notices: Sequence[str], run: Run, started: RunStarted, bus: EventBus, proxy: Proxy | None) -> None:

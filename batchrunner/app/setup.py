@@ -291,9 +291,10 @@ def require_inputs_unwritten(setup: Setup) -> None:
     batch, settings = setup.batch, setup.settings
     names = {*writer.NAMES, *(entry.file for entry in batch.entries)}
     further = {"--junit": settings.junit, "--metrics-file": settings.metrics_file}
-    last = {name.casefold() for name in names} | {Path(text).name.casefold() for text in further.values() if text}
-    read = set[Path]()
     inputs = {media.path for entry in batch.entries for media in entry.job.inputs.values() if media.path}
+    last = {name.rpartition("/")[2].casefold() for name in names}
+    last |= {Path(text).name.casefold() for text in further.values() if text}
+    read = set[Path]()
     for path in (*batch.files, *inputs):
         # Resolve only links and files with the name of an output: resolving all paths is slow.
         if path.name.casefold() in last or path.is_symlink():

@@ -35,7 +35,32 @@ def signs(rundir: RunDir, entries: Iterable[Entry], *, has_journal: bool = False
         else [rundir.witness.name, f"{folder_name}/journal.db-wal", f"{folder_name}/journal.db.recovered"]
     )
     found = [name for name in (*journal_files, *_REPORTS) if os.path.lexists(rundir.path / name)]
-    return found + [entry.file for entry in entries if os.path.lexists(rundir.path / entry.file)]
+    return found + _clips(str(rundir.path), entries)
+
+
+def _clips(root: str, entries: Iterable[Entry]) -> list[str]:
+    """Return the clips of these entries that exist. No name is looked up in a folder without any clip."""
+    has_clips: dict[str, bool] = {}
+    found = []
+    for entry in entries:
+        name = entry.file
+        folder = name.rpartition("/")[0]
+        if folder not in has_clips:
+            has_clips[folder] = _has_clips(os.path.join(root, folder))  # noqa: PTH118 (a Path would normalize it)
+        if has_clips[folder] and os.path.lexists(f"{root}/{name}"):
+            found.append(name)
+    return found
+
+
+def _has_clips(folder: str) -> bool:
+    """Return whether a folder may have a file that ends in ``.mp4``; True if it cannot be listed."""
+    try:
+        with os.scandir(folder) as listed:
+            return any(item.name[-4:].casefold() == ".mp4" for item in listed)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def require_no_signs(rundir: RunDir, entries: Iterable[Entry], *, has_journal: bool = False) -> None:

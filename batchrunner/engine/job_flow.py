@@ -81,8 +81,9 @@ class JobFlow:
         pending = [name for name in places if self._records[name].state is State.PENDING and name not in known]
         self.admitter.begin(places, pending, priorities, left)
         now, wall = self._clock.monotonic(), self._clock.now()
+        open_states = State.IN_FLIGHT, State.IN_DOUBT
         for fingerprint, record in self._records.view.items():
-            if fingerprint in self.deliveries:
+            if record.state not in open_states or fingerprint in self.deliveries:
                 continue
             if record.state is State.IN_FLIGHT:
                 if record.last.completed_at is None:

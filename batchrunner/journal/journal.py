@@ -11,27 +11,26 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.formatting import count_text
 from batchrunner.job import Entry, PlacedFile, Record, Retake, Run, Snapshot, State, TimelineEvent
-from batchrunner.journal import ballast, migrate, reader, rollback, rows, shared_folders
-from batchrunner.journal.errors import DAMAGE_HINT, NO_WITNESS, STALE_HINT, no_room, reading, refused
+from batchrunner.journal import ballast, beginning, commit, migrate, reader, rollback, rows, shared_folders
+from batchrunner.journal.errors import DAMAGE_HINT, NO_WITNESS, STALE_HINT, no_room, reading
 from batchrunner.journal.publications import Publication, put_all
 from batchrunner.journal.statements import (
     MOST_ROWS,
-    PUT_ENTRY,
     PUT_FILE,
-    PUT_JOB,
     PUT_MARK,
-    PUT_RETAKE,
     PUT_RUN,
     PUT_TIMELINE_EVENT,
-    REMOVE_ENTRIES,
+    Bulk,
     Change,
     Guard,
+    MakeChanges,
     has_intent,
     in_few,
     latest_attempts,
@@ -45,10 +44,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 _T = TypeVar("_T")
+
 # SQLite checkpoints the log after this many pages of 4 KiB. Most pages are updates of existing ones, so the reserved
 # space is enough for a checkpoint on a full disk.
 _LOG_PAGES = 128
 LOG_BYTES = (_LOG_PAGES + 2) * (4096 + 24)  # size of a log just before a checkpoint
+_CACHE_KIB = 24 * 1024  # at most; the indexes of 100,000 entries fit: a page that does not is written several times
 _TEXTS = 4 * MOST_ROWS  # cached statements: three kinds of changes are frequent, each with any number of rows
 BESIDE = ("-wal", "-shm", "-journal")  # SQLite's own files beside a database
 APPLICATION_ID = 0x42525231  # "BRR1": marks a SQLite file as a journal
@@ -96,7 +97,7 @@ class Journal:
             self._open(recover=recover)
         self._is_witnessed = True
         self._is_tight = not ballast.reserve(self._ballast)
-        self._commits: Batcher[Change | Publication] = Batcher(executor, self._write)
+        self._commits: Batcher[Change | MakeChanges | Publication] = Batcher(executor, self._write)
 
     def _open(self, *, recover: bool) -> None:
         path, witness = self._path, self._witness
@@ -200,17 +201,14 @@ class Journal:
 
         retakes: the takes that this run adds. All of it is one commit.
         """
-        changes: list[Change] = [(PUT_RUN, rows.run_row(run))]
-        changes += [(PUT_RETAKE, rows.retake_row(retake)) for retake in retakes]
-        for record in changed:
-            changes.append((PUT_JOB, rows.job_row(record)))
-            changes += latest_attempts(record)
-        wanted = list(map(rows.entry_row, entries))
+        # Made in the thread of the commits: the rows of a large batch take seconds.
+        await self._commit([partial(self._beginning, run, tuple(entries), list(changed), retakes)])
+
+    def _beginning(
+        self, run: Run, entries: Sequence[Entry], changed: list[Record], retakes: Iterable[Retake]
+    ) -> list[Change | Bulk]:
         with reading(self._path):
-            stored = self._connection.execute(f"{reader.GET_ENTRIES} ORDER BY position").fetchall()
-        if wanted != stored:
-            changes += [(REMOVE_ENTRIES, ()), *((PUT_ENTRY, row) for row in wanted)]
-        await self._commit(changes)
+            return beginning.changes_of(self._connection, run, entries, changed, retakes)
 
     async def save(self, record: Record, *, attempts: int = 1) -> None:
         """Store the state of a job with so many of its latest attempts. Durable on return.
@@ -247,16 +245,17 @@ class Journal:
         """Record the end of a run. Durable on return."""
         await self._commit([(PUT_RUN, rows.run_row(run))])
 
-    async def _commit(self, changes: Sequence[Change]) -> None:
+    async def _commit(self, changes: Sequence[Change | MakeChanges]) -> None:
         """Commit durably. Raises LocalFault for every change of a commit that failed."""
         await self._commits.do(changes)
 
-    def _write(self, items: list[Change | Publication]) -> LocalFault | None:
+    def _write(self, items: list[Change | MakeChanges | Publication]) -> LocalFault | None:
         """Commit, then let the published files get their names, and commit the records that say so."""
         return put_all(items, self._put)
 
-    def _put(self, changes: list[Change]) -> LocalFault | None:
+    def _put(self, items: list[Change | MakeChanges]) -> LocalFault | None:
         """Commit, then write the witness."""
+        changes = [change for item in items for change in (item() if callable(item) else (item,))]
         if (problem := self._guard(intent=has_intent(changes))) is not None:
             return problem
         following = self._mark._replace(sequence=self._mark.sequence + 1)
@@ -281,9 +280,9 @@ class Journal:
         self._is_witnessed, self.is_stale = True, False
         return None
 
-    def _write_over_a_full_disk(self, changes: list[Change]) -> LocalFault | None:
+    def _write_over_a_full_disk(self, changes: list[Change | Bulk]) -> LocalFault | None:
         """Commit. On a full disk, try again after a checkpoint, and then after releasing the reserved space."""
-        error = _write(self._connection, self._path, changes)
+        error = commit.write(self._connection, self._path, changes)
         for give_up in (False, True):
             if error is None or error.kind != "disk_full":
                 break
@@ -293,7 +292,7 @@ class Journal:
             with suppress(sqlite3.Error):
                 # RESTART keeps the log's blocks and overwrites them. TRUNCATE would give them to other processes.
                 self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
-            error = _write(self._connection, self._path, changes)
+            error = commit.write(self._connection, self._path, changes)
         return error
 
 
@@ -441,6 +440,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             migrate.upgrade(connection)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         undo.pop_all()
     return connection
 
@@ -473,18 +473,3 @@ def require_sound(connection: sqlite3.Connection, *, thorough: bool = False) -> 
     complaint = connection.execute(f"PRAGMA {check}(1)").fetchone()[0]
     if complaint != "ok":
         raise rows.RowDamaged(complaint)
-
-
-def _write(connection: sqlite3.Connection, path: Path, changes: list[Change]) -> LocalFault | None:
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement, values in in_few(changes):
-                connection.execute(statement, values)
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-    except sqlite3.Error as error:
-        return refused(error, path, "written")
-    return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from batchrunner.errors import LocalFault
 from batchrunner.job import PlacedFile, Record
 from batchrunner.journal import rows
-from batchrunner.journal.statements import PUT_FILE, Change, saved
+from batchrunner.journal.statements import PUT_FILE, Change, MakeChanges, saved
 
 
 class Publication:
@@ -40,7 +40,8 @@ class Publication:
 
 
 def put_all(
-    items: Sequence[Change | Publication], put: Callable[[list[Change]], LocalFault | None]
+    items: Sequence[Change | MakeChanges | Publication],
+    put: Callable[[list[Change | MakeChanges]], LocalFault | None],
 ) -> LocalFault | None:
     """Commit the changes and the owners of files, let the files get their names, and commit their records.
 
@@ -56,7 +57,7 @@ def put_all(
         for item in group:
             item.fault = fault
     done = [item for item in publications if item.fault is None]
-    changes = [change for item in done for change in item.further]
+    changes: list[Change | MakeChanges] = [change for item in done for change in item.further]
     if changes and (fault := put(changes)) is not None:
         for item in done:
             item.fault = fault

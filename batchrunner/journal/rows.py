@@ -9,7 +9,8 @@ written only once.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
-from functools import cache
+from functools import cache, lru_cache
+from json.encoder import encode_basestring_ascii as _text
 from math import isfinite, isnan
 from operator import attrgetter
 from pathlib import Path
@@ -19,6 +20,7 @@ from zlib import crc32
 from batchrunner.errors import Problem
 from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Retake, Run, State, TimelineEvent
 from batchrunner.providers import registry
+from batchrunner.providers.models import Params
 
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
 _TIMELINE_EVENT_FIELDS = tuple(field.name for field in fields(TimelineEvent))
@@ -43,6 +45,8 @@ COLUMNS = {
     "mark": MARK_COLUMNS,
 }
 _MEDIA_COLUMNS = tuple(name for name in Media._fields if name not in {"uri", "path"})
+_AFTER_URI = Media._fields.index("uri") + 1
+_UNREAD = (None,) * (len(Media._fields) - _AFTER_URI)  # the fields after the URI of an input that was not read
 _ENCODER = json.JSONEncoder(
     sort_keys=True, separators=(",", ":")
 )  # reused: json.dumps would create one for each record
@@ -102,15 +106,31 @@ def storable(value: Any) -> Any:
 
 
 def job_to_json(job: Job) -> str:
-    """Return the job as JSON, without the content of its inputs."""
+    """Return the job as JSON, without the content of its inputs: what `dump` would return, from a template."""
+    params = job.params
+    values = {
+        "model": _text(job.model),
+        "params": params.json if isinstance(params, Params) else dump(dict(params)),
+        "take": str(job.take),
+        **{name: _media_json(item) for name, item in job.inputs.items()},
+    }
+    names, template = _job_template(job.take > 1, *job.inputs)
+    return template % tuple([values[name] for name in names])
 
-    def media(item: Media) -> dict[str, Any]:
-        kept = {name: value for name in _MEDIA_COLUMNS if (value := getattr(item, name)) is not None}
-        return {**kept, "path": str(item.path)} if item.path else kept
 
-    inputs = {name: media(item) for name, item in job.inputs.items()}
-    take = {"take": job.take} if job.take > 1 else {}
-    return dump({"model": job.model, "params": dict(job.params), **take, **inputs})
+@lru_cache(maxsize=256)
+def _job_template(has_take: bool, *inputs: str) -> tuple[list[str], str]:
+    """Return the keys of a job's JSON in order, and the template of the text."""
+    names = sorted({"model", "params", *inputs, *(("take",) if has_take else ())})
+    keys = [_text(name).replace("%", "%%") for name in names]
+    return names, f"{{{','.join(f'{key}:%s' for key in keys)}}}"
+
+
+def _media_json(item: Media) -> str:
+    if item[_AFTER_URI:] == _UNREAD and item.path is None:  # a URL
+        return f'{{"kind":{_text(item.kind)},"source":{_text(item.source)}}}'
+    kept = {name: value for name in _MEDIA_COLUMNS if (value := getattr(item, name)) is not None}
+    return dump({**kept, "path": str(item.path)} if item.path else kept)
 
 
 def job_from_json(fingerprint: str, text: str) -> Job:
@@ -200,7 +220,7 @@ def attempt(row: Sequence[Any]) -> tuple[str, Attempt]:
 
 def entry_row(entry: Entry) -> tuple[Any, ...]:
     """Return a row of ``entries``, in the order of ENTRY_COLUMNS."""
-    tags = dump(dict(entry.tags)) if entry.tags else "{}"
+    tags = f"{{{','.join([f'{_text(name)}:{_text(tag)}' for name, tag in sorted(entry.tags.items())])}}}"
     values = entry.position, entry.id, entry.job.fingerprint, tags, entry.priority, entry.output_name
     return signed("entries", values)
 

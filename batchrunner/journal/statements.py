@@ -26,9 +26,27 @@ class Statement(NamedTuple):
     tail: str = ""
     key: int = 0
 
+    @property
+    def of_one(self) -> str:
+        """The SQL for one row."""
+        return f"{self.head}{self.row}{self.tail}"
+
 
 Change = tuple[Statement, Sequence[Any]]  # and the values of one row
 Guard = Callable[..., LocalFault | None]  # returns why nothing may be written; called with the keyword `intent`
+
+
+class Bulk(NamedTuple):
+    """Many rows for one statement, which are made while they are written: they never exist all at once.
+
+    rows: returns the values of each row, each time anew, because a full disk makes a commit start again.
+    """
+
+    statement: Statement
+    rows: Callable[[], Iterable[Sequence[Any]]]
+
+
+MakeChanges = Callable[[], list[Change | Bulk]]  # is called in the thread of the commits
 
 
 def _put(table: str, columns: Sequence[str], key: int, fixed: Sequence[str] = ()) -> Statement:
@@ -63,9 +81,13 @@ MOVE_JOB = Statement(
 )
 
 
-def has_intent(changes: Iterable[Change]) -> bool:
+def has_intent(changes: Iterable[Change | Bulk]) -> bool:
     """Return whether the changes store the intent to submit a job."""
-    return any(statement is MOVE_JOB and values[1] == State.SUBMITTING.value for statement, values in changes)
+    return any(
+        change[0] is MOVE_JOB and change[1][1] == State.SUBMITTING.value
+        for change in changes
+        if not isinstance(change, Bulk)
+    )
 
 
 def in_few(changes: Iterable[Change]) -> Iterator[tuple[str, list[Any]]]:

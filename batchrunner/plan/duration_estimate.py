@@ -29,7 +29,7 @@ class Forecast:
         self._seen: dict[Kind, deque[float]] = {}
         self._works: dict[Kind, deque[float | None]] = {}
         self._usual: dict[Kind, tuple[WorkTrend, float]] = {}  # of the durations so far
-        for record in sorted(records, key=_completed_at):
+        for record in sorted((record for record in records if record.attempts), key=_completed_at):
             self.learn(record)
 
     def learn(self, record: Record) -> None:
@@ -95,4 +95,4 @@ def kind_of(job: Job) -> Kind:
 
 
 def _completed_at(record: Record) -> float:
-    return (record.attempts and record.last.completed_at) or 0.0
+    return record.last.completed_at or 0.0

@@ -9,7 +9,7 @@ An admission never lets the worst case exceed the budget.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -89,6 +89,10 @@ class Spend:
         """The part that only the price table names."""
         return self.worst - self.settled - self.quoted
 
+    def times(self, number: int) -> "Spend":
+        """Return the cost of so many jobs with this cost."""
+        return Spend(*(getattr(self, item.name) * number for item in fields(self)))
+
     def __add__(self, other: "Spend") -> "Spend":
         return Spend(
             self.spent + other.spent,
@@ -128,9 +132,14 @@ class Ledger:
         self.on_overrun: Callable[[Record], None] = lambda _: None
         self._by_job: dict[str, Spend] = {}
         self._overruns: dict[str, float] = {}
+        counts: dict[int, tuple[Spend, int]] = {}  # most jobs share few objects: summing these up is faster
         for record in records:
-            self._set(record.job.fingerprint, spend_of(record))
-            self._is_new_overrun(record)
+            if record.attempts:
+                spend = self._by_job[record.job.fingerprint] = spend_of(record)
+                counts[id(spend)] = spend, counts.get(id(spend), (spend, 0))[1] + 1
+                self._is_new_overrun(record)
+        for spend, number in counts.values():
+            self.total += spend.times(number)
 
     def update(self, record: Record) -> None:
         """Replace a job's spend with that of its current record. This also releases a hold for the job."""

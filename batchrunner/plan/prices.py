@@ -13,7 +13,7 @@ length. An unknown value is None and never guessed: the length of a clip behind 
 A charge above its estimate raises the price of all similar jobs that are submitted later (`Prices.raised_by`).
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from batchrunner.formatting import rfc3339
 from batchrunner.job import Attempt, Job, Media, Record
 from batchrunner.providers import registry
 from batchrunner.providers.base import CREDITS_PER_USD, PriceList, Rate
+from batchrunner.providers.models import Params
 
 AS_OF = max((spec.price.as_of for spec in registry.models().values() if spec.price), default="")
 
@@ -74,6 +75,18 @@ class Prices:
         if factor == 1.0 or plain.credits is None:
             return plain
         return replace(plain, credits=round(plain.credits * factor, 2), basis=f"{plain.basis}; {_RAISED}")
+
+    def estimates(self, jobs: Iterable[Job]) -> Iterator[Estimate]:
+        """Yield the expected cost of each of many jobs. Jobs of equal cost share one object."""
+        known: dict[tuple[object, ...], Estimate] = {}
+        for job in jobs:
+            media, params = billed_input(job), job.params
+            text = params.json if isinstance(params, Params) else repr(sorted(params.items()))
+            key = (job.model, text) if media is None else (job.model, text, media.frames, media.duration_s)
+            found = known.get(key)
+            if found is None:
+                found = known[key] = self.estimate(job)
+            yield found
 
     def bases(self, jobs: Iterable[Job]) -> list[str]:
         """Return the sources of the prices of `jobs`, sorted."""

@@ -73,7 +73,7 @@ def settled_from(records: Iterable[Record], totals: Totals) -> list[Record]:
         found, known = totals.get(attempt.generation_id or ""), _known(attempt)
         return None if found is None or (known is not None and found[1] <= known[1]) else found
 
-    return _changed(records, total)
+    return _changed(records, total) if totals else []
 
 
 def _known(attempt: Attempt) -> tuple[float, float] | None:
@@ -83,6 +83,8 @@ def _known(attempt: Attempt) -> tuple[float, float] | None:
 def _changed(records: Iterable[Record], total: Callable[[Attempt], tuple[float, float] | None]) -> list[Record]:
     changed = []
     for record in records:
+        if not record.attempts:
+            continue
         attempts = tuple(_settled(attempt, total(attempt)) for attempt in record.attempts)
         if attempts != record.attempts:
             changed.append(replace(record, attempts=attempts))

@@ -292,8 +292,9 @@ class Model:
         self._ledger = Ledger(Budget(), self.records.values())
         self._ledger.total += event.remainder.spend
         for fingerprint, record in self.records.items():
-            self._set_row(fingerprint, record, event.ids.get(fingerprint, ()))
-            self._set_to_come(fingerprint, record)
+            if record.attempts:
+                self._set_row(fingerprint, record, event.ids.get(fingerprint, ()))
+        self._start_to_come(event)
         for job, number, price in event.remainder.waiting:
             self._sample[_kind(job)] = job
             self._count_to_come(_kind(job), price, number)
@@ -303,9 +304,28 @@ class Model:
         recent = (end for end in ends if end is not None and end >= event.at)
         self._ends.extend(sorted([*event.remainder.ended_at, *recent]))
 
+    def _start_to_come(self, event: RunStarted) -> None:
+        """Sum up the jobs that wait. This loop makes no calls, because it is the longest of the start."""
+        groups: dict[tuple[_Kind, float | None], int] = {}
+        for fingerprint, record in self.records.items():
+            if record.state is State.PENDING and fingerprint in event.ids and fingerprint not in event.unselected:
+                job, price = record.job, None
+                if fingerprint in event.expected:
+                    price = event.expected[fingerprint]
+                elif record.attempts:
+                    price = record.attempts[-1].estimate
+                params = job.params
+                kind = job.model, str(params["resolution"]) if "resolution" in params else ""
+                self._to_come[fingerprint] = price
+                self._sample[kind] = job
+                groups[kind, price] = groups.get((kind, price), 0) + 1
+        for (kind, price), number in groups.items():
+            self._count_to_come(kind, price, number)
+
     def _recall_failures(self) -> None:
         """Add failures and jobs in doubt of earlier runs to the problems."""
-        failed = [record for record in self.records.values() if record.state in {State.FAILED, State.IN_DOUBT}]
+        problems = State.FAILED, State.IN_DOUBT  # a tuple: the hash of a state is slow
+        failed = [record for record in self.records.values() if record.state in problems]
         for record in sorted(failed, key=_last_moved_at):
             ids = self._named.get(record.job.fingerprint, ())
             in_doubt = record.state is State.IN_DOUBT

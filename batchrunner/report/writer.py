@@ -178,9 +178,10 @@ def require_unread(run_dir: Path, names: Collection[str], further: Mapping[str, 
     """
     hint = "Nothing was submitted. Move the file elsewhere, or name another run directory with --output."
     folder = Path(str(_real(run_dir)).casefold())
-    own = {folder / name.casefold(): name for name in names}
-    for path in sorted(own.keys() & read):
-        raise UsageError(f"the batch reads {run_dir / own[path]}, which a run would overwrite", hint)
+    inside = {str(path.relative_to(folder)): path for path in sorted(read) if path.is_relative_to(folder)}
+    own = {name.casefold(): name for name in names if inside and name.casefold() in inside}
+    for name in sorted(own):
+        raise UsageError(f"the batch reads {run_dir / own[name]}, which a run would overwrite", hint)
     for option, text in further.items():
         if text is not None and Path(str(_real(text)).casefold()) in read:
             raise UsageError(f"{option}: the batch reads {text}", "Give another path. Nothing was submitted.")

@@ -8,14 +8,14 @@ its own name. Nothing is deleted.
 import asyncio
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from batchrunner.errors import LocalFault
-from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State
+from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State, files_of
 from batchrunner.journal.journal import Journal
 from batchrunner.journal.publications import Publication
 from batchrunner.media.decoder_pool import Decoders, one
@@ -118,8 +118,7 @@ class Store(RunDirectoryClips):
         Returns by fingerprint: a Result for a job in flight whose checked file is already in place (the process died
         between the rename and the journal), None for a succeeded job whose file is gone. Raises LocalFault.
         """
-        for entry in entries:
-            self._names.setdefault(entry.job.fingerprint, []).append(entry.file)
+        self._names = files_of(entries)
         news: dict[str, Result | None] = {}
         for fingerprint, names in list(self._ours.items()):
             record = records.get(fingerprint)
@@ -127,8 +126,10 @@ class Store(RunDirectoryClips):
                 result = await self._run(self._recover, names, record.result)
                 if result is not None:
                     news[fingerprint] = result
+        delivered = [record for record in records.values() if record.state is State.SUCCEEDED]
+        complete = await self._run(self._complete, delivered) if delivered else frozenset()
         for fingerprint, record in records.items():
-            if record.state is State.SUCCEEDED or news.get(fingerprint):
+            if (record.state is State.SUCCEEDED and fingerprint not in complete) or news.get(fingerprint):
                 result = news.get(fingerprint)
                 found = await self._spread(record.job, result or record.result, read=result is not None)
                 if not found:
@@ -136,6 +137,22 @@ class Store(RunDirectoryClips):
                 await self._move_former_names(record.job)
         self._ours.clear()  # every result now has its names or is in the folder for kept files
         return news
+
+    def _complete(self, records: Iterable[Record]) -> set[str]:
+        """Return the succeeded jobs whose clip has all of its names and no former one. Files are compared by size."""
+        complete = set()
+        for record in records:
+            if record.result is None:
+                continue
+            fingerprint = record.job.fingerprint
+            names = self._names_of(record.job)
+            present = self._present(record.job, record.result, read=False)
+            owns_all = all(self._is_own(name, record.job) for name in names)
+            if owns_all and set(names) <= set(present) and set(self._ours.get(fingerprint, ())) <= set(names):
+                complete.add(fingerprint)
+                for name in names:
+                    self._left.setdefault(name, _file_state(self._root / name))
+        return complete
 
     async def deliver(self, job: Job, fetched: Fetched, record: Record | None = None) -> None:
         """Flush a checked download, give it its final name and its further ones, and store its record.

@@ -8,8 +8,10 @@ import pytest
 
 from batchrunner.app import setup as prepare
 from batchrunner.app import start
+from batchrunner.app.signs import signs
 from batchrunner.errors import UsageError
 from batchrunner.events import Event, Noticed
+from batchrunner.storage.run_directory import RunDir
 from tests.conftest import MEDIA
 
 TABLE = "id,video,image\na,bunny.mp4,hopper.jpg\n"
@@ -88,6 +90,21 @@ def test_an_input_is_not_overwritten() -> None:
     assert "out/a.mp4" in refused(JOB % ("link.mp4", "hopper.jpg"))
     shutil.copy("bunny.mp4", "out/other.mp4")
     prepare.require_inputs_unwritten(_loaded(JOB % ("out/other.mp4", "hopper.jpg")))
+    Path("out/train").mkdir()
+    Path("out/other.mp4").rename("out/train/a.mp4")
+    named = "defaults: {file: 'train/{id}'}\n" + JOB % ("out/train/a.mp4", "hopper.jpg")
+    assert "out/train/a.mp4" in refused(named)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "train/a.mp4"])
+def test_a_clip_without_a_journal_is_a_sign_of_an_earlier_run(name: str) -> None:
+    text = f"defaults: {{file: '{name.removesuffix('.mp4')}'}}\n" + JOB % ("bunny.mp4", "hopper.jpg")
+    Path("out/train").mkdir()
+    Path("out/notes.txt").touch()
+    assert signs(RunDir(Path("out")), _loaded(text).batch.entries) == []
+    Path("out", name).symlink_to("nowhere")
+    assert signs(RunDir(Path("out")), _loaded(text).batch.entries) == [name]
+    assert f"no journal that records its payments: {name}" in refused(text)
 
 
 def _loaded(text: str) -> prepare.Setup:

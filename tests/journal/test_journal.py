@@ -1,6 +1,7 @@
 """The journal: acknowledged changes survive every kill; damage is reported and never discarded."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -37,8 +38,8 @@ from batchrunner.job import (
     TimelineEvent,
     advance,
 )
+from batchrunner.journal import commit, migrate, rows
 from batchrunner.journal import journal as module
-from batchrunner.journal import migrate, rows
 from batchrunner.journal.ballast import BALLAST_BYTES
 from batchrunner.journal.journal import Journal, read
 from batchrunner.journal.migrate import VERSION
@@ -825,14 +826,14 @@ def test_a_full_disk_is_reported_and_loses_nothing(journal: Journal, path: Path)
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """A disk that is full only until the reserved space is released does not end the run."""
-    real = module._write
+    real = commit.write
 
     def write(connection: sqlite3.Connection, place: Path, changes: Any) -> LocalFault | None:
         if path.with_name("ballast").exists():
             return LocalFault("disk_full", "no room")
         return real(connection, place, changes)
 
-    monkeypatch.setattr(module, "_write", write)
+    monkeypatch.setattr(commit, "write", write)
 
 
 def test_reserved_space_stores_the_last_ids(path: Path, tight: None) -> None:
@@ -1016,3 +1017,28 @@ def test_nothing_is_written_without_the_leave_of_the_guard(path: Path) -> None:
     journal.close()
     assert path.with_name("journal.db-wal").read_bytes() == log, "the other run writes it now"
     assert known(path).records[record.job.fingerprint].state is State.PENDING
+
+
+def test_a_start_whose_entries_name_an_unknown_job_is_refused_as_a_whole(journal: Journal, path: Path) -> None:
+    entries = make_entries("a", "b")
+    with pytest.raises(LocalFault, match="a row of entries has no job"):
+        asyncio.run(journal.begin(RUN, entries, [Record(entries[0].job)]))
+    assert read(path) is None
+    asyncio.run(journal.begin(RUN, entries, [Record(entry.job) for entry in entries]))
+    [(enabled,)] = journal._connection.execute("PRAGMA foreign_keys").fetchall()
+    assert enabled, "later changes are checked one by one"
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        Media("video", "https://x/\u00e9\udcff%s", None, "https://x/\u00e9?key"),
+        Media("video", "a.mp4", Path("/m/a.mp4"), None, "ab" * 32, 7, "video/mp4", 5, 480, 480, 2.5, 60),
+        Media("video", "s3://b/a.mp4", None, "s3://b/a.mp4", etag="e"),
+    ],
+)
+def test_the_text_of_a_job_is_canonical_json(media: Media) -> None:
+    job = Job("sha256:x", "m%d", {"video": media, "an%s": media}, {"b": True, "a": 1.5}, take=2)
+    text = rows.job_to_json(job)
+    assert text == rows.dump(json.loads(text))
+    assert json.loads(text)["params"] == job.params

@@ -1,0 +1,85 @@
+"""The opening of a run: with many jobs it keeps the event loop free, and what it writes is what a small run writes."""
+
+import asyncio
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchrunner.app.environment import real_environment
+from batchrunner.app.runner import drive
+from batchrunner.app.setup import Setup
+from batchrunner.clock import LoopClock
+from batchrunner.engine.loop import Engine
+from batchrunner.errors import ExitStatus
+from batchrunner.events import EventBus
+from batchrunner.job import Entry
+from batchrunner.journal import journal
+from batchrunner.manifest import Batch
+from batchrunner.plan.endings import StopReason
+from batchrunner.progress.model import Model
+from batchrunner.providers.endpoint import Endpoint
+from batchrunner.settings import resolve
+from batchrunner.storage.run_directory import RunDir
+from batchrunner.workers import spec as worker_specs
+from batchrunner.workers.engines import open_workers
+from tests.conftest import make_job
+from tests.providers.dummy import LISTING, Connector
+
+
+def opened(folder: Path, jobs: int) -> int:
+    """Open a run that stops at once. Return the largest number of Python calls in one callback of the event loop."""
+    entries = tuple(Entry(number, f"job-{number}", make_job(f"{number}")) for number in range(jobs))
+    batch = Batch("many", folder / "many.yaml", "0" * 64, {}, entries, ())
+    setup = Setup(batch, resolve({"no_progress": True}, {}, {}), RunDir(folder / f"{jobs}"))
+    setup.rundir.make()
+    calls: list[int] = []
+    handle: Any = asyncio.Handle
+    real = handle._run
+
+    def run(self: asyncio.Handle) -> None:
+        calls.append(0)
+
+        def count(_frame: object, event: str, _argument: object) -> None:
+            calls[-1] += event == "call"
+
+        sys.setprofile(count)  # of this thread only
+        try:
+            real(self)
+        finally:
+            sys.setprofile(None)
+
+    def stop(engine: Engine) -> None:
+        handle._run = real  # the rest of the run is not measured
+        sys.setprofile(None)
+        engine.stop(StopReason("interrupted", "measured"))
+
+    async def main() -> int:
+        bus = EventBus(pytest.fail)
+        bus.subscribe(Model().take, shows_notices=True)
+        handle._run = run
+        local = worker_specs.parse(setup.settings.workers)
+        with open_workers(local, pytest.fail) as workers, real_environment(LoopClock(), workers) as outside:
+            complete = replace(outside, connect=Connector(LISTING))
+            return await drive(setup, Endpoint("http://127.0.0.1:9", "k" * 20), bus, complete, (stop, lambda: None))
+
+    try:
+        assert asyncio.run(main()) == ExitStatus.STOPPED
+    finally:
+        handle._run = real
+    snapshot = journal.read(setup.rundir.journal)
+    assert snapshot is not None
+    assert [entry.id for entry in snapshot.entries] == [entry.id for entry in entries]
+    assert snapshot.records.keys() == {entry.job.fingerprint for entry in entries}
+    return max(calls)
+
+
+@pytest.mark.parametrize("runs", [1, 2], ids=["new", "continued"])
+def test_no_callback_of_the_opening_makes_a_call_for_each_job(tmp_path: Path, runs: int) -> None:
+    opened(tmp_path, 3)  # imports modules
+    few = many = 0
+    for _ in range(runs):
+        few, many = opened(tmp_path, 10), opened(tmp_path, 400)
+    assert many < few + 200, "400 jobs make hundreds of calls more than 10 jobs in one callback"
