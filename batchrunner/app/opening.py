@@ -5,7 +5,7 @@ handles signals and draws progress meanwhile. A simulation passes executors that
 """
 
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import replace
 
 from batchrunner.app import recovery, takes
@@ -46,14 +46,13 @@ def _opened(setup: Setup, outside: Environment, base_url: str, now: float) -> tu
     recover = run if setup.recover else None
     entries, guard = setup.batch.entries, outside.lease.problem if outside.lease else _no_problem
     journal = recovery.open_journal(setup.rundir, entries, outside.journal_executor, outside.files, recover, guard)
-    try:
+    with ExitStack() as undo:
+        undo.callback(journal.close)
         before = journal.snapshot()
         setup = takes.stored(setup, before)
         if journal.is_stale:
             setup = takes.recovered(setup)
-    except BaseException:
-        journal.close()
-        raise
+        undo.pop_all()
     return journal, setup, before
 
 

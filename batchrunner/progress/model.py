@@ -306,6 +306,9 @@ class Model:
 
     def _start_to_come(self, event: RunStarted) -> None:
         """Sum up the jobs that wait. This loop makes no calls, because it is the longest of the start."""
+        self._to_come.clear()
+        self._waiting.clear()
+        self._to_come_credits, self._to_come_unpriced = 0.0, 0
         groups: dict[tuple[_Kind, float | None], int] = {}
         for fingerprint, record in self.records.items():
             if record.state is State.PENDING and fingerprint in event.ids and fingerprint not in event.unselected:

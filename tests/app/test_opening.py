@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from batchrunner.app.runner import drive
 from batchrunner.app.setup import Setup
 from batchrunner.clock import LoopClock
 from batchrunner.engine.loop import Engine
-from batchrunner.errors import ExitStatus
 from batchrunner.events import EventBus
 from batchrunner.job import Entry
 from batchrunner.journal import journal
@@ -29,51 +29,65 @@ from tests.conftest import make_job
 from tests.providers.dummy import LISTING, Connector
 
 
+class CountingLoop(asyncio.SelectorEventLoop):
+    """An event loop that counts the Python calls of each of its callbacks, until `stop_counting`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = [0]
+        self._counts = True
+
+    def call_soon(self, callback: Callable[..., object], *arguments: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]  # typed with a variadic generic
+        return super().call_soon(self._counted, callback, *arguments, context=context)
+
+    def _counted(self, callback: Callable[..., Any], *arguments: Any) -> None:
+        self.calls.append(0)
+        if self._counts:
+            sys.setprofile(self._count)  # of this thread only
+        try:
+            callback(*arguments)
+        finally:
+            sys.setprofile(None)
+
+    def _count(self, _frame: object, event: str, _argument: object) -> None:
+        self.calls[-1] += event == "call"
+
+    def stop_counting(self) -> None:
+        sys.setprofile(None)
+        self._counts = False
+
+
 def opened(folder: Path, jobs: int) -> int:
     """Open a run that stops at once. Return the largest number of Python calls in one callback of the event loop."""
     entries = tuple(Entry(number, f"job-{number}", make_job(f"{number}")) for number in range(jobs))
     batch = Batch("many", folder / "many.yaml", "0" * 64, {}, entries, ())
     setup = Setup(batch, resolve({"no_progress": True}, {}, {}), RunDir(folder / f"{jobs}"))
     setup.rundir.make()
-    calls: list[int] = []
-    handle: Any = asyncio.Handle
-    real = handle._run
-
-    def run(self: asyncio.Handle) -> None:
-        calls.append(0)
-
-        def count(_frame: object, event: str, _argument: object) -> None:
-            calls[-1] += event == "call"
-
-        sys.setprofile(count)  # of this thread only
-        try:
-            real(self)
-        finally:
-            sys.setprofile(None)
-
-    def stop(engine: Engine) -> None:
-        handle._run = real  # the rest of the run is not measured
-        sys.setprofile(None)
-        engine.stop(StopReason("interrupted", "measured"))
 
     async def main() -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, CountingLoop)
+
+        def stop(engine: Engine) -> None:
+            loop.stop_counting()
+            engine.stop(StopReason("interrupted", "measured"))
+
         bus = EventBus(pytest.fail)
         bus.subscribe(Model().take, shows_notices=True)
-        handle._run = run
         local = worker_specs.parse(setup.settings.workers)
         with open_workers(local, pytest.fail) as workers, real_environment(LoopClock(), workers) as outside:
             complete = replace(outside, connect=Connector(LISTING))
-            return await drive(setup, Endpoint("http://127.0.0.1:9", "k" * 20), bus, complete, (stop, lambda: None))
+            control: Any = (stop, lambda: None)
+            assert await drive(setup, Endpoint("http://127.0.0.1:9", "k" * 20), bus, complete, control)
+        return max(loop.calls)
 
-    try:
-        assert asyncio.run(main()) == ExitStatus.STOPPED
-    finally:
-        handle._run = real
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
+        most = runner.run(main())
     snapshot = journal.read(setup.rundir.journal)
     assert snapshot is not None
     assert [entry.id for entry in snapshot.entries] == [entry.id for entry in entries]
     assert snapshot.records.keys() == {entry.job.fingerprint for entry in entries}
-    return max(calls)
+    return most
 
 
 @pytest.mark.parametrize("runs", [1, 2], ids=["new", "continued"])
