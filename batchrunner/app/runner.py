@@ -216,9 +216,8 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         checks.begin(records.view.values())
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
         _stop_without_bucket(engine, open_run.bucket, bus, outside.clock)
-        deps, budgets = open_run.deps, open_run.account_budgets
-        elsewhere = await _known_elsewhere(deps, records, order)
-        priorities = priorities_for(setup, admission.prices, budgets, records, elsewhere, deps)
+        elsewhere, budgets = await _known_elsewhere(open_run.deps, records, order), open_run.account_budgets
+        priorities = priorities_for(setup, admission.prices, budgets, records, elsewhere, open_run.deps)
         await engine.run(order, elsewhere, priorities)
         own = await final_status(open_run.deps.lost, engine, open_run.store, journal, records, order)
         await settlement.settle(open_run.deps, journal, records, signalled=ending() is not None)
