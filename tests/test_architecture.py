@@ -86,6 +86,7 @@ LOOP_STARTERS = {
     for name in (
         *("app.account_view", "app.doctor", "app.price_list", "app.resolve", "app.review_page", "app.runner"),
         *("app.staged_inputs", "sandbox.serve", "storage.objects.blocking", "storage.objects.inputs"),
+        "transfer.remote_fetch",
     )
 }
 EXTRAS = ("c2pa", "dask", "parquet", "s3")  # of the package itself; imported only inside functions

@@ -74,7 +74,7 @@ def real_environment(clock: Clock, workers: Workers) -> Iterator[Environment]:
         ThreadPoolExecutor(max_workers=workers.width, thread_name_prefix="checks") as check_executor,
     ):
         rng = Random(int.from_bytes(os.urandom(8)))
-        checks = Checks(workers.decoders, check_executor, width=workers.width)
+        checks = Checks(workers.decoders, check_executor, width=workers.width, remote=workers.remote)
         try:
             yield Environment(clock, executor, journal_executor, Disk(), rng, checks, bulk=executor)
         finally:  # an abandoned check must not delay the end

@@ -31,7 +31,7 @@ from batchrunner.engine.loop import Engine
 from batchrunner.engine.policy import Policy
 from batchrunner.engine.polling import duration_cache
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
-from batchrunner.engine.ports import Dependencies, ReadyInputs
+from batchrunner.engine.ports import Clips, Dependencies, ReadyInputs
 from batchrunner.errors import ExitStatus
 from batchrunner.events import Alive, Event, EventBus, Listener, Noticed, Overrun, RunStarted
 from batchrunner.job import Record, Run, State, count_states
@@ -60,6 +60,7 @@ from batchrunner.transfer.bucket_delivery import BucketStore
 from batchrunner.transfer.clip_copies import ClipCopies
 from batchrunner.transfer.delivery import ResultStore
 from batchrunner.transfer.downloader import Checks, Downloader
+from batchrunner.transfer.remote_fetch import RemoteFetch
 from batchrunner.transfer.url_guard import Guard
 from batchrunner.workers import spec as worker_specs
 from batchrunner.workers.engines import open_workers
@@ -321,7 +322,7 @@ async def _connect(
     known: Mapping[str, Record],
     bus: EventBus,
     staging: Staging | None,
-) -> tuple[Provider, Downloader]:
+) -> tuple[Provider, Clips]:
     """Open the client of the service and the downloader. Closing `stack` closes them."""
     client = outside.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
     links, further = _links(setup, endpoint, outside, bus), [staging.example] if staging else []
@@ -333,7 +334,13 @@ async def _connect(
     guard = Guard(endpoint.base_url, proxies=outside.proxies)
     files = outside.files
     clips = Downloader(setup.rundir.partial_dir, outside.executor, files, guard, outside.checks, endpoint.redactor)
-    return provider, await stack.enter_async_context(clips)
+    await stack.enter_async_context(clips)
+    if (executor := outside.checks.remote) is None:
+        return provider, clips
+    folder, checks = setup.rundir.partial_dir, outside.checks
+    remote = RemoteFetch(clips, executor, folder, endpoint.base_url, checks)
+    bus.subscribe(remote.on_event, name="downloads on workers")
+    return provider, remote
 
 
 def _staging(setup: Setup, known: Mapping[str, Record], outside: Environment, bus: EventBus) -> Staging | None:

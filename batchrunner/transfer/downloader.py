@@ -87,13 +87,14 @@ class Checks:
     """The decoders of complete clips, and the threads that wait for them. Other file work uses other threads.
 
     further: the further fields of the task ``clip`` for a download's key. Those threads call it, so it may block.
-    width: how many clips are checked at once.
+    width: how many clips are checked at once. remote: the executor of a cluster, or None.
     """
 
     decoders: Decoders
     executor: Executor
     further: Callable[[str], Mapping[str, Any]] = lambda _: {}
     width: int = WORKERS
+    remote: Executor | None = None
 
 
 class Downloader:

@@ -138,6 +138,14 @@ def test_the_key_is_not_sent_and_verify_and_report_use_the_workers(service: Serv
         assert checked.returncode == 1
         assert clip.name in checked.stdout
 
+        recorder.sent.clear()
+        clip.unlink()
+        again = call(*arguments("few", spec, "few.yaml"), cwd=folder, **variables)
+        assert again.returncode == 0, again.stderr
+        assert clip.exists()
+        assert b"fetch_clip" in recorder.sent, "a worker fetched it again"
+        in_run += bytes(recorder.sent)
+
         for poster in (folder / "few" / ".batchrunner" / "posters").iterdir():
             poster.unlink()
         written = call("report", "few", "--workers", spec, cwd=folder, **variables)
