@@ -136,8 +136,8 @@ def section(rows: Sequence[Row], count: int, load: float) -> str:
     busy = ""
     if load > (os.cpu_count() or 1):
         busy = (
-            f"\n**The machine was busy with other work (load {load:.0f} before the first case).** The rates show which share "
-            "of it\nmore workers get, and no speed. The CPU a clip is valid."
+            f"\n**The machine was busy with other work (load {load:.0f} before the first case).** The rates show which "
+            "share of it\nmore workers get, and no speed. The CPU a clip is valid."
         )
     return f"""## The work on clips: 1, 2 and 4 workers
 
