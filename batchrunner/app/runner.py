@@ -6,7 +6,6 @@ Rule: objects are closed in the reverse order of their creation, whatever ends t
 """
 
 import asyncio
-import queue
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
@@ -25,6 +24,7 @@ from batchrunner.app.run_signals import RunSignals, restored_handlers
 from batchrunner.app.run_started import opened
 from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of
 from batchrunner.app.submission_order import priorities_for
+from batchrunner.app.thread_notices import from_threads
 from batchrunner.clock import Clock, LoopClock
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
@@ -33,7 +33,7 @@ from batchrunner.engine.polling import duration_cache
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.ports import Clips, Dependencies, ReadyInputs
 from batchrunner.errors import ExitStatus
-from batchrunner.events import Alive, Event, EventBus, Listener, Noticed, Overrun, RunStarted
+from batchrunner.events import Alive, EventBus, Listener, Noticed, Overrun, RunStarted
 from batchrunner.job import Record, Run, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.media.posters import Posters
@@ -88,7 +88,7 @@ def run(
     clock = rehearsal.clock(setup.sandbox, setup.rundir, recover=setup.recover)
     with (
         restored_handlers(),
-        open_workers(worker_specs.parse(setup.settings.workers), _from_threads(bus)) as workers,
+        open_workers(worker_specs.parse(setup.settings.workers), from_threads(bus)) as workers,
         real_environment(clock, workers) as outside,
         shared_of(environment) if endpoint else nullcontext() as shared,
         Posters(setup.rundir, workers.decoders) as posters,
@@ -105,18 +105,6 @@ def run(
             lease=lease,
         )
         return asyncio.run(_run_under_signals(setup, endpoint, bus, complete, (early, leave)))
-
-
-def _from_threads(bus: EventBus) -> Callable[[str], None]:
-    """Return a function that any thread may call with a notice. The event loop publishes it."""
-    pending: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def publish(event: Event) -> None:
-        while isinstance(event, Alive) and not pending.empty():
-            bus.publish(Noticed(event.at, (), pending.get()))
-
-    bus.subscribe(publish, name="workers")
-    return pending.put
 
 
 async def _run_under_signals(
