@@ -35,6 +35,7 @@ from batchrunner.engine.steps.reconcile import Settled
 from batchrunner.events import Noticed
 from batchrunner.job import Record, State
 from batchrunner.plan.admission import Admission, TimeLeft
+from batchrunner.plan.duration_estimate import ENOUGH
 from batchrunner.plan.resume import may_have_later
 
 
@@ -53,8 +54,13 @@ class JobFlow:
         self._queue = context.queue
         self._clock = deps.clock
         self._followed: set[str] = set()  # in flight, and not left for the next run
-        records, expected = context.records.view, expected_in(deps.durations)
-        switch = OrderSwitch(context.queue, records, admission, expected, policy.concurrency, self._notify)
+        records, expected, reliable = (
+            context.records.view,
+            expected_in(deps.durations),
+            expected_in(deps.durations, ENOUGH),
+        )
+        slots = policy.concurrency
+        switch = OrderSwitch(context.queue, records, admission, expected, slots, self._notify, reliable)
         self.admitter = Admitter(context.queue, records, admission, deps.lacks_space, switch)
         self.poller = Poller(policy.poll_interval_s, deps.rng, deps.durations)
         self.downloads = DownloadQueue()

@@ -23,7 +23,11 @@ from batchrunner.plan.submission_order import (
 
 
 class OrderSwitch:
-    """The order of a queue. expected: how long generations take. slots: the user's cap. notify: shows a change."""
+    """The order of a queue. expected: how long generations take, to compare jobs. slots: the user's cap.
+
+    notify: shows a change. reliable: the same as `expected`, to compare all jobs with the time that is left. None for
+    `expected`.
+    """
 
     def __init__(
         self,
@@ -33,11 +37,13 @@ class OrderSwitch:
         expected: Expected,
         slots: int,
         notify: Callable[[str], None],
+        reliable: Expected | None = None,
     ) -> None:
         self._queue = queue
         self._records = records
         self._admission = admission
         self._expected = expected
+        self._reliable = reliable or expected
         self._slots = slots
         self._notify = notify
         self._backlog = Backlog()
@@ -86,7 +92,7 @@ class OrderSwitch:
         """Change the order if it has to. left: the time until the end of the run, None without an end."""
         if not self._is_open:
             return
-        limit = self._money_shortage() or time_shortage(self._backlog, self._expected, self._slots, left)
+        limit = self._money_shortage() or time_shortage(self._backlog, self._reliable, self._slots, left)
         if limit:
             self.keep_manifest_order(limit)
         elif limit is not None and not self._longest_first:

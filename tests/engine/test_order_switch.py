@@ -17,7 +17,7 @@ from batchrunner.plan.duration_estimate import Forecast, Kind
 from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.prices import Prices
-from batchrunner.plan.submission_order import LONGEST_FIRST, NOT_ALL, LongestFirst
+from batchrunner.plan.submission_order import LONGEST_FIRST, NOT_ALL, Expected, LongestFirst
 from tests.conftest import make_job, remote
 
 SECONDS = {"k": 2.0, "l": 4.0, "m": 1.0, "n": 3.0}
@@ -28,7 +28,13 @@ ALL = 10.0 * 10.0  # credits
 class Batch:
     """Jobs that wait, with clips of SECONDS. per_second: of a generation, None while nothing is known."""
 
-    def __init__(self, budget: Budget | None = None, slots: int = 1, per_second: float | None = None) -> None:
+    def __init__(
+        self,
+        budget: Budget | None = None,
+        slots: int = 1,
+        per_second: float | None = None,
+        reliable: Expected | None = None,
+    ) -> None:
         self.per_second = per_second
         self.records: dict[str, Record] = {}
         for name, seconds in SECONDS.items():
@@ -38,7 +44,9 @@ class Batch:
         self.queue = JobQueue(9)
         self.admission = Admission(PRICES, Ledger(budget or Budget()), Forecast())
         self.notices: list[str] = []
-        self.switch = OrderSwitch(self.queue, self.records, self.admission, self.expected, slots, self.notices.append)
+        self.switch = OrderSwitch(
+            self.queue, self.records, self.admission, self.expected, slots, self.notices.append, reliable
+        )
         self.admitter = Admitter(self.queue, self.records, self.admission, lambda _: NO_REASON, self.switch)
 
     def expected(self, kind: Kind, work: float | None) -> float | None:
@@ -130,6 +138,14 @@ def test_with_a_deadline_the_manifests_order_applies_until_all_are_known_to_fit(
     assert batch.next(left) == "l"
     assert batch.notices == [LONGEST_FIRST]
     assert batch.next(left) == "n"
+
+
+def test_a_few_durations_compare_jobs_and_do_not_rule_out_a_deadline() -> None:
+    left = TimeLeft(100.0)
+    batch = Batch(per_second=1e6, reliable=lambda _kind, _work: None)
+    batch.begin(left)
+    assert batch.next(left) == "k"
+    assert batch.notices == []
 
 
 def test_a_deadline_that_not_all_jobs_fit_keeps_the_manifests_order() -> None:

@@ -90,16 +90,19 @@ class Durations:
         return usual_s * trend.factor(work)
 
 
-def expected_in(durations: Mapping[DurationKey, Durations]) -> Callable[[Kind, float | None], float | None]:
+def expected_in(
+    durations: Mapping[DurationKey, Durations], fewest: int = 1
+) -> Callable[[Kind, float | None], float | None]:
     """Return a function from a kind and a work to the expected seconds, by these durations; None for unknown kinds.
 
-    Of the durations with and without a wait in the queue, those that are more numerous count.
+    Of the durations with and without a wait in the queue, those that are more numerous count. fewest: a kind with
+    fewer durations is unknown.
     """
 
     def expected_s(kind: Kind, work: float | None) -> float | None:
         found = [durations[key] for key in ((kind, False), (kind, True)) if key in durations]
         known = max(found, key=lambda item: len(item.spans), default=None)
-        return known.expected_s(work) if known and known.spans else None
+        return known.expected_s(work) if known and len(known.spans) >= fewest else None
 
     return expected_s
 

@@ -152,3 +152,5 @@ def test_expected_times_come_from_the_more_numerous_durations_of_a_kind() -> Non
     expected = expected_in(durations)
     assert expected(kind, None) == 55.0
     assert expected(("model", "720p"), None) is None
+    assert expected_in(durations, 3)(kind, None) == 55.0
+    assert expected_in(durations, 4)(kind, None) is None
