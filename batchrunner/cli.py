@@ -300,7 +300,7 @@ def validate(
 
     clean = Redactor.of(os.environ).text
     values, names = read_assignments(assignments), read_allowed(allowed, os.environ)
-    read = partial(locks.load, locked=locked, has_inputs=not no_inputs)
+    read = partial(locks.load_to_check, locked=locked, has_inputs=not no_inputs)
     with ObjectInputs(partial(access_of, os.environ, buckets)) as objects:
         checked = [validating.check(path, values, os.environ, names, objects, read) for path in manifests]
     colour = process.wants_colour(sys.stderr)

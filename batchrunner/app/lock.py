@@ -71,6 +71,23 @@ def load(
     return batch
 
 
+def load_to_check(
+    path: Path,
+    assignments: Mapping[str, str] = _NOTHING,
+    environment: Mapping[str, str] = _NOTHING,
+    allowed: Iterable[str] = (),
+    objects: Objects | None = None,
+    *,
+    locked: bool = False,
+    has_inputs: bool = True,
+) -> Batch:
+    """Load a manifest as `load` does, but keep no entries unless they are compared with a lock file."""
+    if locked:
+        return load(path, assignments, environment, allowed, objects, locked=locked, has_inputs=has_inputs)
+    options = LoadOptions(contents=None if has_inputs else {}, only_check=True)
+    return manifest.load(path, assignments, environment, allowed, objects, options)
+
+
 def _require_same(batch: Batch, trace: Trace, stored: _Stored, command: str) -> None:
     """Raise ManifestError if a manifest differs from its lock file."""
     found = lock_drift.differences(stored.document, lockfile.build(batch, trace), batch, trace)

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
-from batchrunner.job import Entry, Job
+from batchrunner.job import Entry, Job, Media
 from batchrunner.manifest import schema
 from batchrunner.manifest.filenames import FileNames
 from batchrunner.manifest.fingerprint import fingerprint
@@ -58,6 +58,7 @@ class Assembly:
         self._ids = Ids(self._places)
         self._files = FileNames(self._places)
         self._jobs: list[Job | None] = []
+        self.count = 0  # of rows
         self._tags: list[Mapping[str, str]] = []
         self._priorities: dict[int, int] = {}
         self._first: dict[str, int] = {}  # by fingerprint: the first row of that job
@@ -68,12 +69,17 @@ class Assembly:
 
     def add(self, row: Row) -> None:
         """Add the next row. Problems are recorded as findings."""
-        position = len(self._jobs)
+        position = self.count
+        self.count += 1
         if self._mixed:
             row = _without_foreign_fields(row)
         self._places.add(row)
         self._ids.add(row)
         self._files.add(row)
+        self._keep(row, position)
+
+    def _keep(self, row: Row, position: int) -> None:
+        """Keep what an entry needs."""
         self._tags.append(row.fields.get("tags") or _NO_TAGS)
         if priority := row.fields.get("priority"):
             self._priorities[position] = int(priority)
@@ -81,10 +87,22 @@ class Assembly:
 
     def _job(self, row: Row, position: int) -> Job | None:
         """Return the row's job, or the equal job of an earlier row; None if an input is unusable."""
-        fields = row.fields
-        spec = registry.spec_of(fields)
+        spec = registry.spec_of(row.fields)
+        inputs = self._usable_inputs(row, spec)
+        if inputs is None:
+            return None
+        params = spec.complete(row.fields)
+        key = fingerprint(spec.name, inputs, params)
+        first = self._first.setdefault(key, position)
+        if first == position:
+            return Job(key, spec.name, inputs, params)
+        self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
+        return self._jobs[first]
+
+    def _usable_inputs(self, row: Row, spec: ModelSpec) -> dict[str, Media] | None:
+        """Return the row's inputs; None if one is unusable, which is recorded."""
         try:
-            inputs = self._inputs.all(fields, spec)
+            inputs = self._inputs.all(row.fields, spec)
         except (KeyError, MediaProblem):
             self._report(row, spec)
             return None
@@ -92,13 +110,7 @@ class Assembly:
             self._warn(row, spec)
         if self._trace is not None:
             self._trace.see(row, inputs)
-        params = spec.complete(fields)
-        key = fingerprint(spec.name, inputs, params)
-        first = self._first.setdefault(key, position)
-        if first == position:
-            return Job(key, spec.name, inputs, params)
-        self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
-        return self._jobs[first]
+        return inputs
 
     def _report(self, row: Row, spec: ModelSpec) -> None:
         """Record why inputs are unusable. A missing input has already been reported."""
@@ -122,11 +134,7 @@ class Assembly:
 
     def entries(self) -> tuple[Entry, ...]:
         """Return the entries of a batch without errors. Equal jobs give a warning."""
-        for position, first, row in self._again:
-            line = self._places.line(first, row.findings)
-            message = f"'{self._names[position]}' is the same job as '{self._names[first]}' on {line}"
-            hint = "it is paid for once and delivered under both ids; 'takes: 2' makes two different results"
-            row.findings.warn("same-job", row.mark, message, hint)
+        self._warn_of_equal_jobs()
         columns = zip(itertools.count(), self._names, self._jobs, self._tags)
         entries = (
             Entry(position, name, job, tags, self._priorities.get(position, 0), self._file_names.get(position, ""))
@@ -134,3 +142,39 @@ class Assembly:
             if job is not None
         )
         return with_takes(entries, self._ids.takes) if self._ids.takes else tuple(entries)
+
+    @property
+    def jobs(self) -> int:
+        """The number of entries."""
+        return self.count + sum(takes - 1 for takes in self._ids.takes.values())
+
+    def _warn_of_equal_jobs(self) -> None:
+        for position, first, row in self._again:
+            line = self._places.line(first, row.findings)
+            message = f"'{self._names[position]}' is the same job as '{self._names[first]}' on {line}"
+            hint = "it is paid for once and delivered under both ids; 'takes: 2' makes two different results"
+            row.findings.warn("same-job", row.mark, message, hint)
+
+
+class Check(Assembly):
+    """Checks rows and keeps no entries: of a row, its id, its place and 64 bits of its fingerprint."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        inputs.forgets_urls = True
+        self._keys: dict[int, int] = {}  # by the start of a fingerprint, as in `Job.key`: the first row of that job
+
+    def _keep(self, row: Row, position: int) -> None:
+        spec = registry.spec_of(row.fields)
+        inputs = self._usable_inputs(row, spec)
+        if inputs is None:
+            return
+        key = fingerprint(spec.name, inputs, spec.complete(row.fields)).removeprefix("sha256:")[:16]
+        first = self._keys.setdefault(int(key, 16), position)
+        if first != position:
+            self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return no entries. Equal jobs give a warning."""
+        self._warn_of_equal_jobs()
+        return ()

@@ -64,13 +64,15 @@ class Inputs:
     base: the manifest's directory, for relative paths. objects: reads buckets; None to refuse addresses. warnings: a
     message and a hint by input as written; the caller that shows a warning removes it. contents: read no local files
     and no buckets; take the contents of these inputs (by name as written) from here. An input that is missing here has
-    no digest, and is identified by its name. None: read the inputs.
+    no digest, and is identified by its name. None: read the inputs. forgets_urls: check a URL again each time it is
+    named, instead of keeping it.
     """
 
     def __init__(
         self, base: Path, objects: Objects | None = None, contents: Mapping[str, Content] | None = None
     ) -> None:
         self.warnings: dict[str, tuple[str, str]] = {}
+        self.forgets_urls = False
         self._base = base
         self._objects = objects
         self._contents = contents
@@ -97,10 +99,17 @@ class Inputs:
                 known = self._resolve(kind, text)
             except MediaProblem as problem:
                 known = problem
-            self._known[kind][text] = known
+            if not (self.forgets_urls and self._is_plain_url(known, text)):
+                self._known[kind][text] = known
         if isinstance(known, MediaProblem):
             raise known
         return known
+
+    def _is_plain_url(self, known: Media | MediaProblem, text: str) -> bool:
+        """Return whether an input is quickly checked again, with the same result."""
+        if isinstance(known, MediaProblem) or text in self.warnings:
+            return False
+        return known.path is None and known.sha256 is None and known.etag is None
 
     def _resolve(self, kind: Kind, text: str) -> Media:
         if _WEB.match(text) and (warning := web_pages.warning_for(text))[0]:

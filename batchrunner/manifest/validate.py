@@ -48,7 +48,7 @@ def check(
 ) -> Checked:
     """Check the manifest at `path`, including its local inputs. The other arguments are those of `load`.
 
-    read: loads the manifest; `batchrunner.app.lock.load` also compares it with its lock file.
+    read: loads the manifest; `batchrunner.app.lock.load_to_check` also compares it with its lock file.
     """
     try:
         batch = read(path, assignments, environment, allowed, objects)
@@ -57,7 +57,7 @@ def check(
     except UsageError as error:
         diagnostic = Diagnostic("file", "error", str(path), 1, 1, error.message, error.hint)
         return Checked(path, (diagnostic,), refusal=error.message)
-    return Checked(path, batch.warnings, len(batch.entries), unmatched=batch.unmatched)
+    return Checked(path, batch.warnings, batch.count, unmatched=batch.unmatched)
 
 
 def shown(

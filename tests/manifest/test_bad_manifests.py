@@ -26,7 +26,7 @@ def diagnostics_of(stem: str) -> tuple[Diagnostic, ...]:
     here = Path.cwd()
     os.chdir(BAD)
     try:
-        read = partial(lock.load, locked=Path(f"{stem}.yaml.lock").exists())
+        read = partial(lock.load_to_check, locked=Path(f"{stem}.yaml.lock").exists())
         return check(Path(f"{stem}.yaml"), {}, {"AIMLAPI_KEY": KEY}, read=read).diagnostics
     finally:
         os.chdir(here)
