@@ -67,8 +67,11 @@ class OrderSwitch:
         if priorities is None:
             return
         self._is_open, self._priorities = True, priorities
-        for fingerprint in pending:
-            self.added(fingerprint)
+        jobs = [self._job(fingerprint) for fingerprint in pending]
+        for job in jobs:
+            self._backlog.add(job)
+        if self._admission.ledger.budget.limit is not None:  # at once: one by one takes several times as long
+            self._needed += sum(estimate.credits or 0.0 for estimate in self._prices.estimates(jobs))
         if self._backlog.jobs <= self._slots or self._backlog.is_uniform:
             self._is_open = False  # any order ends as soon
         else:
