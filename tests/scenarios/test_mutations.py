@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batchrunner.app import recovery, runner
+from batchrunner.app import opening, recovery
 from batchrunner.engine import confirmation
 from batchrunner.engine.confirmation import Confirmation
 from batchrunner.engine.job_records import JobRecords
@@ -69,7 +69,7 @@ def died_means_refused(patch: pytest.MonkeyPatch) -> None:
     def take_up(known: Any, entries: Any, **options: Any) -> Any:
         return resume.take_up(known, entries, **{**options, "resubmit_in_doubt": True})
 
-    patch.setattr(runner, "take_up", take_up)
+    patch.setattr(opening, "take_up", take_up)
 
 
 def name_before_flush(patch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def key_by_position(patch: pytest.MonkeyPatch) -> None:
         places["order"] = [entry.job.fingerprint for entry in entries]
         return records, list(records.values())
 
-    patch.setattr(runner, "take_up", take_up)
+    patch.setattr(opening, "take_up", take_up)
 
 
 def id_only_in_memory(patch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def a_journal_that_is_gone_is_made_anew(patch: pytest.MonkeyPatch) -> None:
 
 def recovering_holds_nothing(patch: pytest.MonkeyPatch) -> None:
     """With --recover, a job that is not in the journal is submitted."""
-    patch.setattr(runner, "held_in_doubt", lambda known, *_: known)
+    patch.setattr(opening, "held_in_doubt", lambda known, *_: known)
 
 
 # And a scenario that detected it when this was written, which is tried first; any other counts as well.
