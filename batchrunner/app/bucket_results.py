@@ -3,16 +3,16 @@
 Rule: a manifest alone cannot choose a bucket, and a batch whose clips are only in a bucket never runs without it.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from batchrunner.errors import LocalFault, UsageError
-from batchrunner.job import Entry, Record, Snapshot
+from batchrunner.job import Entry, PlacedFile, Record, Snapshot, State
 from batchrunner.settings import Settings
 from batchrunner.storage.objects.address import ObjectAddress
 from batchrunner.storage.objects.store import Access, open_store
+from batchrunner.storage.run_directory import RunDirectoryClips
 
 if TYPE_CHECKING:
     from batchrunner.app.environment import Environment
@@ -52,17 +52,13 @@ def undelivered(deliver: str, entries: Sequence[Entry], records: Mapping[str, Re
     return missing
 
 
-def store_of(
-    setup: "Setup", local: "ResultStore", outside: "Environment", before: Snapshot | None
-) -> "BucketStore | None":
+def store_of(setup: "Setup", local: "ResultStore", outside: "Environment") -> "BucketStore | None":
     """Return the store of a run that delivers to a bucket; None for another run.
 
-    before: the batch as the last run left it. Raises UsageError if its clips are only in a bucket and this run has
-    none, or if the library for buckets is not installed.
+    Raises UsageError if the library for buckets is not installed.
     """
     settings, access = setup.settings, setup.access
     if settings.deliver is None or access is None:
-        _require_same_bucket(before)
         return None
     from batchrunner.media.posters import SIZE_NAMES, poster_name
     from batchrunner.report import writer
@@ -86,11 +82,29 @@ def store_of(
     return BucketStore(cast("Store", local), setup.rundir, target)
 
 
-def _require_same_bucket(before: Snapshot | None) -> None:
-    """Refuse a run without a bucket if the last one has left clips only there: they would be fetched again."""
-    if before is None:
+def require_bucket(setup: "Setup", before: Snapshot | None, files: Mapping[str, PlacedFile]) -> None:
+    """Refuse a run without a bucket if clips are only in one: they would be fetched again, or even made again.
+
+    before: the batch as the last run left it. files: the files that it placed in the run directory, by name. Raises
+    UsageError. Call it before the start of the run is stored.
+    """
+    delivered = delivered_names(before)
+    if before is None or not delivered or setup.settings.deliver is not None:
         return
-    settings = json.loads(before.run.settings_json)
-    if settings.get("deliver") and settings.get("keep_local") is False and delivered_names(before):
-        hint = f"Keep deliver: {settings['deliver']} in the manifest or the command. Nothing was submitted."
-        raise UsageError(f"the clips of this batch are only in {settings['deliver']}", hint)
+    clips = RunDirectoryClips(setup.rundir)
+    here = {placed.fingerprint for name, placed in files.items() if clips.size_bytes(name) == placed.size_bytes}
+    for name in sorted(delivered - here):
+        record = before.records[name]
+        if record.state is State.SUCCEEDED and record.result is not None:
+            own_names = [file for file, placed in files.items() if placed.fingerprint == name]
+            prefix = _prefix_of(list(record.result.objects or ())[-1], own_names)
+            if setup.shard is not None:
+                prefix = prefix.removesuffix(f"{setup.shard.folder}/")  # the run adds it again
+            hint = f"Keep deliver: {prefix} in the manifest or the command. Nothing was submitted."
+            raise UsageError(f"clips of this batch are only in {prefix}", hint)
+
+
+def _prefix_of(address: str, names: Iterable[str]) -> str:
+    """Return the address of a delivered clip without its name in the run directory."""
+    found = (address.removesuffix(name) for name in names if address.endswith(f"/{name}"))
+    return min(found, key=len, default=f"{address.rpartition('/')[0]}/")

@@ -121,12 +121,18 @@ async def _finish_bucket(bucket: BucketStore, rundir: RunDir, run: Run, bus: Eve
             await bucket.put_reports([rundir.path / name for name in writer.NAMES], run.name)
         await bucket.release_all()
     except (CallError, TimeoutError) as error:
-        why = "no answer in time" if isinstance(error, TimeoutError) else error.message
-        message = f"the reports could not be copied to the bucket: {why}; run the same command again to copy them"
+        message = uncopied_reports(error)
         bus.publish(Noticed(run.finished_at or run.started_at, (), message, urgent=True))
         if not signalled and run.exit_status != ExitStatus.STOPPED:
             return replace(run, exit_status=int(ExitStatus.NEEDS_ACTION))
     return run
+
+
+def uncopied_reports(error: CallError | TimeoutError) -> str:
+    """Describe why the reports are not in the bucket, and the step that makes the same command copy them."""
+    why = "no answer in time" if isinstance(error, TimeoutError) else error.message
+    step = f"{error.hint.rstrip('.')}. Then run" if isinstance(error, LocalFault) and error.hint else "Run"
+    return f"the reports could not be copied to the bucket: {why}. {step} the same command again to copy them"
 
 
 async def _write_reports(setup: Setup, journal: Journal, records: JobRecords, outside: Environment) -> tuple[Path, ...]:

@@ -88,7 +88,8 @@ class Narrator:
             self._outage = None
             if outage is None:
                 return None
-            text = f"the service answers again, after {length_text(event.at - outage[1])}"
+            answering = "bucket" if event.call == "deliver" else "service"
+            text = f"the {answering} answers again, after {length_text(event.at - outage[1])}"
             return Line(Level.INFO, text, mark="succeeded")
         worse = event.status == "paused" and outage is not None and outage[0] != "paused"
         if event.call not in self._model.closed or (outage is not None and not worse):

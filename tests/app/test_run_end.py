@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from batchrunner.app.run_end import final_status
+from batchrunner.app.run_end import final_status, uncopied_reports
 from batchrunner.engine.job_records import JobRecords
-from batchrunner.errors import ExitStatus, JournalError, LocalFault
+from batchrunner.errors import CallError, ExitStatus, JournalError, LocalFault, NetworkFault
 from batchrunner.job import Move, Record, Snapshot, State
 from batchrunner.plan.endings import StopReason
 from tests.conftest import make_record, make_run
@@ -62,3 +62,16 @@ def test_after_a_failed_save_the_exit_status_follows_the_journal(stored: Record 
 def test_without_a_failed_save_the_journal_is_not_read_again() -> None:
     records = Stepping(REFUSED).context.records
     assert status_of(records, SUBMITTING, StopReason("disk_error", "")) is ExitStatus.FAILED
+
+
+@pytest.mark.parametrize(
+    ("error", "ending"),
+    [
+        (LocalFault("object_differs", "not of this batch", "Choose one."), "not of this batch. Choose one. Then run"),
+        (NetworkFault("bucket_unreachable", "out of reach", "The clip is safe."), "out of reach. Run"),
+        (TimeoutError(), "no answer in time. Run"),
+    ],
+)
+def test_reports_that_were_not_copied_name_the_step_that_helps(error: CallError | TimeoutError, ending: str) -> None:
+    text = f"the reports could not be copied to the bucket: {ending} the same command again to copy them"
+    assert uncopied_reports(error) == text

@@ -149,6 +149,12 @@ def test_an_outage_is_printed_when_it_begins_and_when_it_ends() -> None:
     assert said(events)[1:] == [f"polls down: 502{WAITS}", "the service answers again, after 1 min 39 s"]
 
 
+def test_the_end_of_a_bucket_outage_names_the_bucket() -> None:
+    events: list[Event] = [started(), CallHealthChanged(NOW + 1, "deliver", "unreachable", "no route", NOW + 6)]
+    events += [CallHealthChanged(NOW + 100, "deliver", "fine", "")]
+    assert said(events)[2:] == ["the bucket answers again, after 1 min 39 s"]
+
+
 def test_an_outage_that_becomes_an_account_failure_is_printed_again() -> None:
     events: list[Event] = [started(), CallHealthChanged(NOW + 1, "poll", "down", "502", NOW + 6)]
     events += [CallHealthChanged(NOW + 2, "submit", "paused", "out of credits", NOW + 60)] * 3

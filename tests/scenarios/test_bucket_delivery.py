@@ -240,10 +240,34 @@ def test_a_batch_whose_clips_are_only_in_a_bucket_does_not_run_without_it(
 ) -> None:
     async def scenario(delivery: Delivery) -> None:
         assert await delivery.until_over(deaths=0, keep_local="off") == 0
-        with pytest.raises(UsageError, match="are only in s3://clips/results/"):
-            await delivery.run(die=False, deliver=None)
+        for _ in range(2):  # a run that is refused changes nothing
+            with pytest.raises(UsageError, match="are only in s3://clips/results/"):
+                await delivery.run(die=False, deliver=None)
         assert await delivery.run(die=False, keep_local="on") == 0
         assert len(delivery.clips) == 38, "the clips are copied back"
+        assert await delivery.run(die=False, deliver=None) == 0, "the run directory has all clips"
+
+    simulate(tmp_path, monkeypatch, 1, scenario)
+
+
+def test_clips_that_could_not_be_copied_back_are_still_only_in_the_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_downloads(call: str, _: str) -> None:
+        if call == "download":
+            raise DOWN
+
+    async def scenario(delivery: Delivery) -> None:
+        assert await delivery.until_over(deaths=0, keep_local="off") == 0
+        objects = dict(delivery.bucket.objects)
+        fetched = sum(path.endswith(".mp4") for _, path in delivery.studio.calls)
+        delivery.bucket.before_call = refuse_downloads
+        assert await delivery.run(die=False, keep_local="on") == 0
+        assert delivery.clips == []
+        with pytest.raises(UsageError, match="are only in s3://clips/results/"):
+            await delivery.run(die=False, deliver=None)
+        assert delivery.bucket.objects.keys() == objects.keys()
+        assert sum(path.endswith(".mp4") for _, path in delivery.studio.calls) == fetched
 
     simulate(tmp_path, monkeypatch, 1, scenario)
 
