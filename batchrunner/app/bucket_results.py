@@ -82,16 +82,16 @@ def store_of(setup: "Setup", local: "ResultStore", outside: "Environment") -> "B
     return BucketStore(cast("Store", local), setup.rundir, target)
 
 
-def require_bucket(setup: "Setup", before: Snapshot | None, files: Mapping[str, PlacedFile]) -> None:
+def require_bucket(setup: "Setup", before: Snapshot | None, read_files: Callable[[], Mapping[str, PlacedFile]]) -> None:
     """Refuse a run without a bucket if clips are only in one: they would be fetched again, or even made again.
 
-    before: the batch as the last run left it. files: the files that it placed in the run directory, by name. Raises
-    UsageError. Call it before the start of the run is stored.
+    before: the batch as the last run left it. read_files: returns the files that were placed in the run directory, by
+    name. Raises UsageError. Call it before the start of the run is stored.
     """
     delivered = delivered_names(before)
     if before is None or not delivered or setup.settings.deliver is not None:
         return
-    clips = RunDirectoryClips(setup.rundir)
+    clips, files = RunDirectoryClips(setup.rundir), read_files()
     here = {placed.fingerprint for name, placed in files.items() if clips.size_bytes(name) == placed.size_bytes}
     for name in sorted(delivered - here):
         record = before.records[name]

@@ -230,7 +230,7 @@ async def _open_run(
     in_thread = outside.in_thread  # for what takes long in a large batch: the event loop goes on meanwhile
     journal, setup, before = await opening.open_journal(setup, outside, endpoint.base_url, bus, stack)
     anchor = stack.enter_context(Anchor(setup.rundir))
-    await in_thread(bucket_results.require_bucket, setup, before, journal.files())
+    await in_thread(bucket_results.require_bucket, setup, before, journal.files)
     account = await stack.enter_async_context(joined(setup, endpoint, journal, before, outside, bus.publish))
     run, known, recovers = await opening.begin(setup, journal, before, outside, endpoint.base_url)
     files = outside.executor, outside.files, outside.checks.decoders
