@@ -7,15 +7,14 @@ Everything that can be refused is refused before the first byte is written. Only
 
 import json
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from batchrunner.app.signs import is_merge
 from batchrunner.app.status import no_batch, read_with_charges
 from batchrunner.errors import UsageError
 from batchrunner.formatting import printable
@@ -157,26 +156,11 @@ def require_target(out: Path, folders: Sequence[Path]) -> None:
         present = [name for name in writer.NAMES if os.path.lexists(out / name)]
         if os.path.lexists(out) and not out.is_dir():
             raise UsageError(f"{shown} is not a folder", _NOTHING_WRITTEN)
-        if present and not _is_merge(out):
+        if present and not is_merge(out):
             message = f"{shown} has {', '.join(present)} of something else, and only an earlier merge is replaced"
             raise UsageError(message, f"{_NOTHING_WRITTEN} Name another folder, or move these files away.")
     except OSError as error:
         raise UsageError(f"{shown} cannot be used: {error.strerror or error}", _NOTHING_WRITTEN) from error
-
-
-def _is_merge(out: Path) -> bool:
-    """Return whether the reports in a folder are those of an earlier merge."""
-    path = out / "report.json"
-    try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            return False
-        with durable_files.open_plain(path) as file, TextIOWrapper(file, "utf-8", "surrogateescape") as text:
-            for key, _ in reader.pieces(text):
-                if key in {"sources", "jobs"}:
-                    return key == "sources"
-    except (FileNotFoundError, ValueError):
-        return False
-    return False
 
 
 def write(inputs: Sequence[MergeInput], out: Path) -> tuple[Report, tuple[Path, ...]]:

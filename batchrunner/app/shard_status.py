@@ -29,11 +29,16 @@ _STATES = {"failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight",
 @dataclass(frozen=True, slots=True)
 class ShardState:
     """A shard. outline: its counted report; None without one. holder: the process that runs it. fault: why there is no
-    outline."""
+    outline; "" if no run was started."""
 
     outline: Report | None = None
     holder: str | None = None
-    fault: str = "not started"
+    fault: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no run was started, and none is starting."""
+        return self.outline is None and not self.fault and self.holder is None
 
 
 def report(folder: Path, stream: TextIO, version: str, *, as_json: bool, watch: bool) -> bool:
@@ -76,7 +81,7 @@ def _read(rundir: RunDir, version: str) -> ShardState:
         require_trusted(rundir)
         counts = count(rundir.journal)
         if counts is None:
-            return ShardState(holder=holder, fault="starting" if holder else "not started")
+            return ShardState(holder=holder, fault="starting" if holder else "")
         return ShardState(outline_of(counts, rundir, version), holder)
     except BatchrunnerError as error:
         return ShardState(holder=holder, fault=error.message)
@@ -88,7 +93,7 @@ def lines(states: Mapping[Shard, ShardState], folder: Path) -> list[str]:
     outlines = [state.outline for state in states.values() if state.outline is not None]
     if outlines:
         found.append(f"{'all':<9}{_sum(outlines)}")
-    absent = [str(shard) for shard, state in states.items() if state.outline is None and state.holder is None]
+    absent = [str(shard) for shard, state in states.items() if state.is_open]
     if absent:
         found.append(f"{'open':<9}run each of these with --shard: {', '.join(absent[:20])}")
     needy = next((shard for shard, state in states.items() if _needs_a_look(state)), None)
@@ -98,12 +103,14 @@ def lines(states: Mapping[Shard, ShardState], folder: Path) -> list[str]:
 
 
 def _needs_a_look(state: ShardState) -> bool:
-    done = state.outline is not None and state.outline["totals"]["succeeded"] == state.outline["totals"]["jobs"]
-    return state.outline is not None and state.holder is None and not done
+    if state.outline is None:
+        return not state.is_open and state.holder is None
+    done = state.outline["totals"]["succeeded"] == state.outline["totals"]["jobs"]
+    return state.holder is None and not done
 
 
 def _line(shard: Shard, state: ShardState) -> str:
-    text = state.fault if state.outline is None else overview.headline(state.outline)
+    text = state.fault or "not started" if state.outline is None else overview.headline(state.outline)
     running = f" · running: {state.holder}" if state.holder else ""
     return f"{shard!s:<9}{text}{running}"
 

@@ -22,14 +22,19 @@ if TYPE_CHECKING:
 
 
 def find(folder: Path) -> dict[Shard, RunDir]:
-    """Return the shards in `folder` that were started, in order. A directory without a journal and a run is none."""
+    """Return the shards in `folder` that were started, in order. A directory without a sign of a run is none."""
     try:
         names = [path.name for path in folder.iterdir()]
     except OSError:
         return {}
     named = [shard for name in names if (shard := read_folder(name)) is not None]
     found = {shard: RunDir(folder / shard.folder) for shard in sorted(named, key=lambda one: (one.count, one.index))}
-    return {shard: rundir for shard, rundir in found.items() if _was_started(rundir)}
+    return {shard: rundir for shard, rundir in found.items() if _was_started(rundir) or _is_copy(rundir)}
+
+
+def _is_copy(rundir: RunDir) -> bool:
+    """Return whether it has a report of a run: it may be a copy without the journal."""
+    return os.path.lexists(rundir.path / "report.json")
 
 
 def _was_started(rundir: RunDir) -> bool:

@@ -4,11 +4,16 @@ Rule: a run directory with such a sign is never treated as new, because a new st
 """
 
 import os
+import stat
 from collections.abc import Iterable
+from io import TextIOWrapper
+from pathlib import Path
 
 from batchrunner.errors import UsageError
 from batchrunner.job import Entry
 from batchrunner.journal import journal
+from batchrunner.report import reader
+from batchrunner.storage import durable_files
 from batchrunner.storage.run_directory import RunDir
 
 _REPORTS = ("report.json", "report.html", "results.csv")
@@ -63,11 +68,44 @@ def _has_clips(folder: str) -> bool:
         return True
 
 
+def is_merge(folder: Path) -> bool:
+    """Return whether the reports in a folder are those of ``report --merge``. Raises OSError."""
+    path = folder / "report.json"
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        with durable_files.open_plain(path) as file, TextIOWrapper(file, "utf-8", "surrogateescape") as text:
+            for key, _ in reader.pieces(text):
+                if key in {"sources", "jobs"}:
+                    return key == "sources"
+    except (FileNotFoundError, ValueError):
+        return False
+    return False
+
+
+def _is_readable_merge(folder: Path) -> bool:
+    try:
+        return is_merge(folder)
+    except OSError:
+        return False
+
+
+def _instead_of_merge(folder: Path) -> str:
+    from batchrunner.app import shards  # here, as most commands need no manifest's modules
+
+    return shards.where_else(folder) or (
+        "Name one of the run directories that it was made of: they are in the table of its report.html. To run a "
+        "batch, choose another folder with --output. Nothing was submitted."
+    )
+
+
 def require_no_signs(rundir: RunDir, entries: Iterable[Entry], *, has_journal: bool = False) -> None:
     """Refuse a run directory without a journal if an earlier run left files in it. Raises UsageError."""
     found = signs(rundir, entries, has_journal=has_journal)
     if not found:
         return
+    if set(found) <= set(_REPORTS) and _is_readable_merge(rundir.path):
+        raise UsageError(f"{rundir.path} has a merged report, and is no run directory", _instead_of_merge(rundir.path))
     more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
     raise UsageError(
         f"{rundir.path} contains files of an earlier run, but no journal that records its payments: "

@@ -38,7 +38,7 @@ OBSERVE_S = 5.0  # between two observations
 SETTLE_S = 2.0  # after the lease of another host was taken over: a commit that had begun there can end
 LATE_S = 30.0  # age of the last heartbeat at which the owner is not sure any more; half of EXPIRES_S
 
-_NAME = re.compile(r"lease\.(\d{1,9})")
+_NAME = re.compile(r"lease\.([1-9][0-9]*)")
 _MOST_BYTES = 4096
 _TRIES = 8
 _RELEASED = b"released\n"

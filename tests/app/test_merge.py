@@ -350,6 +350,41 @@ def test_a_damaged_shard_does_not_hide_the_others(batch: Path) -> None:
     assert "1 of 2 jobs done" in lines[1]
 
 
+@pytest.mark.parametrize("damage", ["copy", "journal"])
+def test_a_shard_that_was_started_is_not_called_open(batch: Path, damage: str) -> None:
+    internal = batch / "shard-1-of-2" / ".batchrunner"
+    if damage == "copy":
+        shutil.rmtree(internal)
+        (batch / "shard-1-of-2" / ".batchrunner.witness").unlink(missing_ok=True)
+    else:
+        (internal / "journal.db").write_bytes(b"rubbish")
+    text = shown(batch)
+    assert "journal" in text.splitlines()[0]
+    assert "not started" not in text
+    assert "run each of these" not in text
+    assert "batchrunner status night/shard-1-of-2" in text
+
+
+def test_the_merge_of_a_folder_has_the_copy_of_a_shard(batch: Path) -> None:
+    shutil.rmtree(batch / "shard-1-of-2" / ".batchrunner")
+    assert invoke("report", "--merge", batch, batch)[0] == ExitStatus.OK
+    assert report_of(batch)["totals"]["jobs"] == 3
+
+
+@pytest.mark.parametrize("command", ["status", "report", "review"])
+def test_the_folder_of_a_merged_report_is_not_taken_for_a_lost_run_directory(batch: Path, command: str) -> None:
+    options = ["--accept", "a"] if command == "review" else []
+    for out in (batch, Path("all")):
+        assert invoke("report", "--merge", batch, out)[0] == ExitStatus.OK
+        if (command, out) == ("status", batch):  # it shows all shards
+            continue
+        code, output = invoke(command, out, *options)
+        assert code == ExitStatus.USAGE
+        assert "has a merged report" in output
+        assert "--recover" not in output
+        assert ("name one, as night/shard-1-of-2" if out == batch else "table of its report.html") in output
+
+
 def test_commands_on_one_run_directory_name_the_shards(batch: Path) -> None:
     for command in ("report", "review"):
         code, output = invoke(command, batch, *(["--accept", "a"] if command == "review" else []))

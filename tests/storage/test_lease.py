@@ -53,6 +53,13 @@ def test_the_holder_excludes_others_until_it_releases_the_lease(tmp_path: Path) 
     assert names(tmp_path) == ["lease.2"], "older numbers are removed"
 
 
+def test_a_number_of_any_length_is_known_again(tmp_path: Path) -> None:
+    put(tmp_path, 999_999_999, "released\n")
+    take(tmp_path)
+    with pytest.raises(Taken):
+        take(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("owner", "gone"),
     [
