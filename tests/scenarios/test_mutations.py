@@ -16,9 +16,8 @@ from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.outcomes import Finish, HoldInDoubt, NextStep, PollAgain
 from batchrunner.engine.steps import submit as submit_step
 from batchrunner.engine.steps.context import StepContext
-from batchrunner.errors import CallError, LocalFault
+from batchrunner.errors import CallError, JournalError, LocalFault
 from batchrunner.job import Entry, Move, Record, advance
-from batchrunner.journal.errors import JournalError
 from batchrunner.journal.witness import Witness
 from batchrunner.media import decoder
 from batchrunner.plan import resume
