@@ -4,6 +4,7 @@ Nothing is imported before Ctrl-C is silent. While the command is being loaded, 
 other program; after that the command reports what was interrupted. File names are UTF-8 in every locale.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -17,11 +18,18 @@ def main() -> None:
     speaks = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # false if SIGINT is ignored
     if speaks:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from batchrunner.app.process import ProcessEnd
     from batchrunner.cli import main as command
 
+    end = ProcessEnd()
+    atexit.register(end.at_exit)
     if speaks:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    command()
+    try:
+        command()
+    except SystemExit as error:
+        end.status = error.code
+        raise
 
 
 if __name__ == "__main__":

@@ -78,6 +78,23 @@ def prepare() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitStatus.SIGTERM))
 
 
+class ProcessEnd:
+    """Ends the process with its exit status before the interpreter is taken down, if a bucket was used.
+
+    Threads of the library for buckets hand over results without being waited for. If they do so while the interpreter
+    is taken down, the process aborts (status 134). Registered first, `at_exit` runs after all other handlers.
+    """
+
+    def __init__(self) -> None:
+        self.status: object = None  # of SystemExit; None until the command has ended
+
+    def at_exit(self) -> None:
+        """End the process if the library for buckets is loaded and the command has ended."""
+        if isinstance(self.status, int) and "obstore" in sys.modules:
+            flush_streams()
+            os._exit(self.status)
+
+
 def flush_streams() -> None:
     """Flush the standard streams. Drop the output if the reader is gone: it must not change the exit status."""
     for stream in (sys.stdout, sys.stderr):

@@ -163,3 +163,20 @@ def test_any_locale_reads_utf_8_and_escapes_what_it_cannot_print(tmp_path: Path,
     assert shown in text
     status, text = call("validate", "ü.yaml", "--format", "json")
     assert "🎬é" in str(json.loads(text)), "escapes are those of JSON"
+
+
+@pytest.mark.parametrize(("library", "status"), [("obstore", 2), ("other", -signal.SIGABRT)])
+def test_a_thread_that_is_late_does_not_change_the_exit_status(library: str, status: int) -> None:
+    script = f"""
+import atexit, os, sys, types
+from batchrunner.__main__ import main
+atexit.register(os.abort)  # runs last, as the library does while the interpreter is taken down
+sys.modules["{library}"] = types.ModuleType("{library}")
+sys.argv[1:] = ["validate", "missing.yaml"]
+from batchrunner import cli
+command = cli.main
+cli.main = lambda: (atexit.register(print, "handlers run"), command())
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "handlers run" in ended.stdout) == (status, True), ended.stderr
