@@ -13,7 +13,7 @@ from batchrunner.app.shards import find, merge_command
 from batchrunner.app.signs import require_trusted
 from batchrunner.clock import pause
 from batchrunner.errors import BatchrunnerError
-from batchrunner.formatting import count_text, printable, printable_json, shell_path
+from batchrunner.formatting import count_text, printable, printable_json, shell_line, shell_path
 from batchrunner.journal.summary import count
 from batchrunner.manifest.shards import Shard
 from batchrunner.plan.prices import dollars
@@ -98,7 +98,8 @@ def lines(states: Mapping[Shard, ShardState], folder: Path) -> list[str]:
         found.append(f"{'open':<9}run each of these with --shard: {', '.join(absent[:20])}")
     needy = next((shard for shard, state in states.items() if _needs_a_look(state)), None)
     if needy is not None:
-        found.append(f"{'next':<9}batchrunner status {shell_path(str(folder / needy.folder))}")
+        command = shell_line(["batchrunner", "status", shell_path(str(folder / needy.folder))])
+        found.append(f"{'next':<9}{command}")
     return [*found, f"{'report':<9}{merge_command(folder)}"]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import JournalError, LocalFault, UsageError
-from batchrunner.formatting import printable, shell_path
+from batchrunner.formatting import printable, shell_line, shell_path
 from batchrunner.journal import journal, reader
 from batchrunner.manifest.shards import Shard, read_folder
 from batchrunner.storage.run_directory import RunDir
@@ -66,7 +66,8 @@ def where_else(folder: Path) -> str:
 
 def merge_command(folder: Path) -> str:
     """Return the command that merges the shards in a folder to one report there."""
-    return f"batchrunner report --merge {shell_path(str(folder))} {shell_path(str(folder))}"
+    path = shell_path(str(folder))
+    return shell_line(["batchrunner", "report", "--merge", path, path])
 
 
 def require_fitting(setup: "Setup") -> None:

@@ -365,6 +365,13 @@ def test_a_shard_that_was_started_is_not_called_open(batch: Path, damage: str) -
     assert "batchrunner status night/shard-1-of-2" in text
 
 
+def test_the_commands_that_status_shows_can_be_pasted(batch: Path) -> None:
+    folder = batch.rename("my night")
+    text = shown(folder)
+    assert "batchrunner report --merge 'my night' 'my night'" in text
+    assert "batchrunner status 'my night/shard-2-of-2'" in text
+
+
 def test_the_merge_of_a_folder_has_the_copy_of_a_shard(batch: Path) -> None:
     shutil.rmtree(batch / "shard-1-of-2" / ".batchrunner")
     assert invoke("report", "--merge", batch, batch)[0] == ExitStatus.OK
