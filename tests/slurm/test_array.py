@@ -62,7 +62,8 @@ def test_an_array_whose_shards_are_killed_requeued_and_cancelled_pays_for_every_
             for task in (1, 2):  # a task that has failed, and one that runs
                 cluster.call("scontrol", "requeue", f"{job}_{task}")
                 reaches(cluster, f"{job}_{task}", "PENDING")
-                cluster.call("scontrol", "update", f"JobId={job}_{task}", "StartTime=now")  # not two minutes later
+                # Not two minutes later. In the same second, Slurm would refuse the task: its credential was revoked.
+                cluster.call("scontrol", "update", f"JobId={job}_{task}", "StartTime=now+2")
             cluster.call("scancel", f"{job}_3")
             reaches(cluster, f"{job}_3", "CANCELLED")
             again = ("sbatch", "--parsable", "--array=3", "--export=ALL,SHARD=4/4", "shards.sbatch")
