@@ -8,6 +8,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from batchrunner.job import State
+from batchrunner.journal import journal
+from batchrunner.storage.run_directory import RunDir
 from tests.conftest import ROOT
 from tests.slurm.conftest import SLOTS, Cluster
 from tests.soak.batch import Batch, make_batch
@@ -27,15 +30,34 @@ def prepare(folder: Path, service: Service) -> Batch:
     return batch
 
 
+def shard_of(folder: Path, number: int) -> RunDir:
+    """Return the run directory of a shard."""
+    return RunDir(folder / "output" / "batch" / f"shard-{number}-of-{SLOTS}")
+
+
 def pid_of(folder: Path, number: int) -> int:
     """Return the process that runs a shard; 0 if none does."""
-    lock = folder / "output" / "batch" / f"shard-{number}-of-{SLOTS}" / ".batchrunner" / "lock"
     try:
-        pid = int(lock.read_text().split()[1])
+        pid = int((shard_of(folder, number).internal_dir / "lock").read_text().split()[1])
         os.kill(pid, 0)
     except (OSError, IndexError):
         return 0
     return pid
+
+
+def kill_between_submissions(folder: Path, number: int) -> None:
+    """Kill a shard while it has no open submission. One that is cut off is in doubt, and ends its shard with 1."""
+    pid = pid_of(folder, number)
+
+    def killed() -> bool:
+        os.kill(pid, signal.SIGSTOP)
+        snapshot = journal.read(shard_of(folder, number).journal)
+        assert snapshot is not None
+        is_open = any(record.state is State.SUBMITTING for record in snapshot.records.values())
+        os.kill(pid, signal.SIGCONT if is_open else signal.SIGKILL)
+        return not is_open
+
+    wait_for(killed, f"shard {number} has no open submission", poll_s=0.05)
 
 
 def reaches(cluster: Cluster, task: str, state: str) -> None:
@@ -56,8 +78,7 @@ def test_an_array_whose_shards_are_killed_requeued_and_cancelled_pays_for_every_
         job = cluster.call("sbatch", "--parsable", "shards.sbatch", cwd=folder)
         try:
             wait_for(lambda: len(service.accepted()) >= SLOTS and all(pid_of(folder, n) for n in (2, 3, 4)), "a start")
-            killed = pid_of(folder, 2)
-            os.kill(killed, signal.SIGKILL)
+            kill_between_submissions(folder, 2)
             reaches(cluster, f"{job}_1", "FAILED")
             for task in (1, 2):  # a task that has failed, and one that runs
                 cluster.call("scontrol", "requeue", f"{job}_{task}")
