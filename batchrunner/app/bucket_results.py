@@ -78,7 +78,8 @@ def store_of(setup: "Setup", local: "ResultStore", outside: "Environment") -> "B
     prefix = ObjectAddress.parse(settings.deliver)
     with suppress(LocalFault):  # the run says it, and fetches what is paid for
         open_store(prefix, access())
-    target = BucketTarget(prefix, lambda address: open_store(address, access()), settings.keep_local, is_needed)
+    name = setup.batch.name
+    target = BucketTarget(prefix, lambda address: open_store(address, access()), settings.keep_local, is_needed, name)
     return BucketStore(cast("Store", local), setup.rundir, target)
 
 

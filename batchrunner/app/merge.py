@@ -27,7 +27,7 @@ from batchrunner.report.build import Report, build
 from batchrunner.report.merge import Source, merge, missing_shards
 from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage import durable_files
-from batchrunner.storage.run_directory import RunDir
+from batchrunner.storage.run_directory import REPORTS, RunDir
 
 _MOST_REPORT_BYTES = 2_000_000_000
 _NOTHING_WRITTEN = "Nothing was written."
@@ -153,7 +153,7 @@ def require_target(out: Path, folders: Sequence[Path]) -> None:
         message = f"{shown} is one of the directories to merge: the last name is the folder of the merged report"
         raise UsageError(message, _NOTHING_WRITTEN)
     try:
-        present = [name for name in writer.NAMES if os.path.lexists(out / name)]
+        present = [name for name in REPORTS if os.path.lexists(out / name)]
         if os.path.lexists(out) and not out.is_dir():
             raise UsageError(f"{shown} is not a folder", _NOTHING_WRITTEN)
         if present and not is_merge(out):

@@ -5,6 +5,7 @@ has is refused, and an adopted id must be known to the service.
 """
 
 import asyncio
+import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -20,7 +21,8 @@ from batchrunner.app.process import print_warning
 from batchrunner.app.signs import require_trusted
 from batchrunner.clock import LoopClock, wall_time
 from batchrunner.errors import CallError, LocalFault, UsageError
-from batchrunner.job import Entry, Move, Record, Snapshot, State, advance
+from batchrunner.formatting import shell_line
+from batchrunner.job import Entry, Move, Record, Run, Snapshot, State, advance
 from batchrunner.journal import journal
 from batchrunner.journal.journal import Journal
 from batchrunner.journal.statements import Guard
@@ -31,6 +33,7 @@ from batchrunner.plan.resume import LOST
 from batchrunner.providers import registry
 from batchrunner.providers.base import GenerationStatus
 from batchrunner.providers.endpoint import Endpoint, address_of, read_endpoint
+from batchrunner.report.failure_groups import command
 from batchrunner.settings import resolve as resolve_settings
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.run_directory import Lock, RunDir
@@ -71,7 +74,17 @@ def settle(rundir: RunDir, name: str, adopt: str | None, environment: Mapping[st
         else:
             record = advance(record, move)
         asyncio.run(_store(doubt.rundir, record, environment, lock.lease.problem))
-    return f"{name}: {message}. To continue: batchrunner run {doubt.snapshot.run.manifest_path}"
+    return f"{name}: {message}. To continue: {_continuation(doubt.snapshot.run)}"
+
+
+def _continuation(run: Run) -> str:
+    """Return the command that continues a batch, with the options of its last run."""
+    manifest = {"path": run.manifest_path}
+    return command({"settings": json.loads(run.settings_json), "provider": run.provider, "manifest": manifest})
+
+
+def _status_command(rundir: RunDir) -> str:
+    return f"batchrunner status {shell_line([str(rundir.path)])}"
 
 
 def find(rundir: RunDir, name: str, environment: Mapping[str, str]) -> Doubt:
@@ -85,7 +98,7 @@ def find(rundir: RunDir, name: str, environment: Mapping[str, str]) -> Doubt:
     if other is None:
         raise UsageError(
             f"{name} is not in doubt: it is {record.state.replace('_', ' ')}",
-            f"Nothing was changed. To see the jobs in doubt: batchrunner status {rundir.path}",
+            f"Nothing was changed. To see the jobs in doubt: {_status_command(rundir)}",
         )
     return _in_directory(RunDir(other), entry.job.fingerprint, name)
 
@@ -112,7 +125,7 @@ def _entry(snapshot: Snapshot, name: str, rundir: RunDir) -> Entry:
     if name in by_id:
         return by_id[name]
     guess = nearest(name, by_id)
-    hint = f"Did you mean {guess}?" if guess else f"To list the jobs: batchrunner status {rundir.path} --json"
+    hint = f"Did you mean {guess}?" if guess else f"To list the jobs: {_status_command(rundir)} --json"
     raise UsageError(f"the batch in {rundir.path} has no job {name}", hint)
 
 

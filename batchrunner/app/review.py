@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from batchrunner.app.status import read_snapshot
 from batchrunner.clock import wall_time
 from batchrunner.errors import UsageError
-from batchrunner.formatting import count_text, printable, rfc3339
+from batchrunner.formatting import count_text, printable, rfc3339, shell_line
 from batchrunner.job import Entry, Result, Snapshot, State
 from batchrunner.manifest.diagnostics.diagnostic import nearest
 from batchrunner.redaction import Redactor
@@ -125,7 +125,7 @@ def _clips(rundir: RunDir, snapshot: Snapshot, wanted: Mapping[str, str]) -> dic
     entries = {entry.id: entry for entry in snapshot.entries}
     problems = [_unknown(name, entries) for name in wanted if name not in entries]
     if problems:
-        raise _refusal(problems, f"To list the ids: batchrunner status {rundir.path} --json")
+        raise _refusal(problems, f"To list the ids: batchrunner status {shell_line([str(rundir.path)])} --json")
     shown = dict(zip(entries, states(snapshot), strict=True))
     found: dict[str, tuple[Entry, Result]] = {}
     for name, to in wanted.items():
@@ -172,4 +172,4 @@ def _closing(rundir: RunDir, number: int) -> str:
     where = f"{count_text(number, 'verdict')} in {printable(str(rundir.review))}."
     if rundir.holder() is not None:
         return f"{where} The run writes them to the reports at its end."
-    return f"{where} To write them to the reports: batchrunner report {printable(str(rundir.path))}"
+    return f"{where} To write them to the reports: batchrunner report {shell_line([str(rundir.path)])}"

@@ -118,7 +118,7 @@ async def _finish_bucket(bucket: BucketStore, rundir: RunDir, run: Run, bus: Eve
     signalled = run.exit_status in EXIT_STATUSES.values()
     try:
         async with asyncio.timeout(_SIGNALLED_COPY_S if signalled else _COPY_S):
-            await bucket.put_reports([rundir.path / name for name in writer.NAMES], run.name)
+            await bucket.put_reports(rundir.path)
         await bucket.release_all()
     except (CallError, TimeoutError) as error:
         message = uncopied_reports(error)

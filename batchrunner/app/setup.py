@@ -46,7 +46,7 @@ from batchrunner.storage import paths
 from batchrunner.storage.objects.inputs import ObjectInputs
 from batchrunner.storage.objects.staged_names import is_staged
 from batchrunner.storage.objects.store import Access
-from batchrunner.storage.run_directory import RunDir, RunDirectoryClips
+from batchrunner.storage.run_directory import REPORTS, RunDir, RunDirectoryClips
 
 if TYPE_CHECKING:
     from batchrunner.sandbox import SandboxConfig
@@ -289,7 +289,7 @@ def egress_of(setup: Setup, plan: Plan) -> Egress:
 def require_inputs_unwritten(setup: Setup) -> None:
     """Refuse a run that would overwrite a file that its manifest reads. Raises UsageError."""
     batch, settings = setup.batch, setup.settings
-    names = {*writer.NAMES, *(entry.file for entry in batch.entries)}
+    names = {*REPORTS, *(entry.file for entry in batch.entries)}
     further = {"--junit": settings.junit, "--metrics-file": settings.metrics_file}
     inputs = {media.path for entry in batch.entries for media in entry.job.inputs.values() if media.path}
     last = {name.rpartition("/")[2].casefold() for name in names}

@@ -14,9 +14,8 @@ from batchrunner.job import Entry
 from batchrunner.journal import journal
 from batchrunner.report import reader
 from batchrunner.storage import durable_files
-from batchrunner.storage.run_directory import RunDir
+from batchrunner.storage.run_directory import REPORTS, RunDir
 
-_REPORTS = ("report.json", "report.html", "results.csv")
 _MOST_NAMED = 3
 
 
@@ -39,7 +38,7 @@ def signs(rundir: RunDir, entries: Iterable[Entry], *, has_journal: bool = False
         if has_journal
         else [rundir.witness.name, f"{folder_name}/journal.db-wal", f"{folder_name}/journal.db.recovered"]
     )
-    found = [name for name in (*journal_files, *_REPORTS) if os.path.lexists(rundir.path / name)]
+    found = [name for name in (*journal_files, *REPORTS) if os.path.lexists(rundir.path / name)]
     return found + _clips(str(rundir.path), entries)
 
 
@@ -104,7 +103,7 @@ def require_no_signs(rundir: RunDir, entries: Iterable[Entry], *, has_journal: b
     found = signs(rundir, entries, has_journal=has_journal)
     if not found:
         return
-    if set(found) <= set(_REPORTS) and _is_readable_merge(rundir.path):
+    if set(found) <= set(REPORTS) and _is_readable_merge(rundir.path):
         raise UsageError(f"{rundir.path} has a merged report, and is no run directory", _instead_of_merge(rundir.path))
     more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
     raise UsageError(

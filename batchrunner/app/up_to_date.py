@@ -25,9 +25,8 @@ from batchrunner.report.build import SCHEMA_VERSION
 from batchrunner.report.text import headline
 from batchrunner.settings import Settings
 from batchrunner.storage.durable_files import Disk
-from batchrunner.storage.run_directory import RunDir
+from batchrunner.storage.run_directory import REPORTS, RunDir
 
-_REPORTS = ("report.json", "report.html", "results.csv")
 _HEAD_BYTES = 64 * 1024  # of report.json; contains all keys before the jobs
 # Settings of the display, the date of the price list, chosen jobs: they have no effect on a batch without open jobs.
 _DISPLAY_SETTINGS = {"quiet", "log_format", "no_progress", "price_list", "only"}
@@ -67,7 +66,7 @@ def nothing_to_do(setup: Setup, service: str) -> Counts | None:
 def announce(setup: Setup, counts: Counts, version: str, now: float, listener: Listener) -> int:
     """Announce a run without work at `now` (wall time, s). Returns the exit status of the last run."""
     run, report = counts.run, outline_of(counts, setup.rundir, version)
-    files = tuple(str(setup.rundir.path / name) for name in _REPORTS)
+    files = tuple(str(setup.rundir.path / name) for name in REPORTS)
     listener(RunStarted(now, run.name, run.provider, str(setup.rundir.path), run.concurrency, counts.jobs))
     failed = [record for _, record in counts.listed]
     for notice in (*setup.warnings, *unmatched_notices(failed, setup.settings.retry_failed)):
@@ -135,7 +134,7 @@ def _has_quoted_charges(rundir: RunDir, counts: Counts) -> bool:
 def _reviewed_since(rundir: RunDir) -> bool:
     """Return whether the verdicts changed after the reports were written."""
     try:
-        return rundir.review.lstat().st_mtime >= (rundir.path / _REPORTS[0]).stat().st_mtime
+        return rundir.review.lstat().st_mtime >= (rundir.path / REPORTS[0]).stat().st_mtime
     except FileNotFoundError:
         return False
 
@@ -148,8 +147,8 @@ def _reports_exist(root: Path, run: Run, *, hurried: bool) -> bool:
     """
     assert run.finished_at is not None
     try:
-        written = [(root / name).stat().st_mtime for name in _REPORTS]
-        with (root / _REPORTS[0]).open(encoding="utf-8", errors="replace") as file:
+        written = [(root / name).stat().st_mtime for name in REPORTS]
+        with (root / REPORTS[0]).open(encoding="utf-8", errors="replace") as file:
             head = file.read(_HEAD_BYTES).replace('": ', '":')
     except OSError:
         return False

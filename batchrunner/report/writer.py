@@ -28,7 +28,7 @@ from batchrunner.report.text import headline
 from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
-from batchrunner.storage.run_directory import RunDir
+from batchrunner.storage.run_directory import REPORTS, RunDir
 
 if TYPE_CHECKING:
     from batchrunner.media.posters import Pictures
@@ -40,7 +40,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-NAMES = ("report.json", "report.html", "results.csv")
 _HEAD_BYTES = 512
 # The beginning of a report of any version.
 _OWN = {
@@ -87,7 +86,7 @@ def write(
     rundir = RunDir(run_dir)
     asked = {kind: text for kind, text in ((_JUNIT, junit), (_METRICS, metrics_file)) if text is not None}
     with ExitStack() as stack:
-        own = {name: stack.enter_context(_Replacement(run_dir / name, rundir.internal_dir)) for name in NAMES}
+        own = {name: stack.enter_context(_Replacement(run_dir / name, rundir.internal_dir)) for name in REPORTS}
         places = {kind: _real(text) for kind, text in asked.items()}
         further = {kind: stack.enter_context(_Replacement(path, path.parent, kind)) for kind, path in places.items()}
         forms = [(own["report.json"], JSON), (own["results.csv"], CSV)]
@@ -100,7 +99,7 @@ def write(
     faults = [file.fault for file in (*own.values(), *further.values()) if file.fault is not None] + unreadable
     if faults:
         raise faults[0]
-    return (*(run_dir / name for name in NAMES), *map(Path, asked.values()))
+    return (*(run_dir / name for name in REPORTS), *map(Path, asked.values()))
 
 
 def write_merged(report: dict[str, Any], pictures: "Pictures", folder: Path) -> tuple[Path, ...]:
@@ -113,14 +112,14 @@ def write_merged(report: dict[str, Any], pictures: "Pictures", folder: Path) -> 
     from batchrunner.report.html import render
 
     with ExitStack() as stack:
-        kinds = {name: _Kind("--merge", "a report of batchrunner", _OWN[name]) for name in NAMES}
-        own = {name: stack.enter_context(_Replacement(folder / name, folder, kinds[name])) for name in NAMES}
+        kinds = {name: _Kind("--merge", "a report of batchrunner", _OWN[name]) for name in REPORTS}
+        own = {name: stack.enter_context(_Replacement(folder / name, folder, kinds[name])) for name in REPORTS}
         _write_rows(report, [(own["report.json"], JSON), (own["results.csv"], CSV)])
         own["report.html"].finish(render(report, pictures))
     faults = [file.fault for file in own.values() if file.fault is not None]
     if faults:
         raise faults[0]
-    return tuple(folder / name for name in NAMES)
+    return tuple(folder / name for name in REPORTS)
 
 
 def foreign_verdicts(run_dir: Path) -> str:
@@ -133,7 +132,7 @@ def foreign_verdicts(run_dir: Path) -> str:
 def stamps(run_dir: Path) -> set[tuple[str, int, int]]:
     """Return the reports in `run_dir`, each with values that change when it is replaced."""
     found = set()
-    for name in NAMES:
+    for name in REPORTS:
         with suppress(OSError):
             status = (run_dir / name).lstat()
             found.add((name, status.st_ino, status.st_mtime_ns))
@@ -143,7 +142,7 @@ def stamps(run_dir: Path) -> set[tuple[str, int, int]]:
 def move_foreign_files(rundir: RunDir) -> list[tuple[Path, Path]]:
     """Move other files with the name of a report to ``kept`` and return the old and new paths. Raises OSError."""
     moved = []
-    for name in NAMES:
+    for name in REPORTS:
         path = rundir.path / name
         if not _is_foreign(path):
             continue
@@ -192,7 +191,7 @@ def check_places(run_dir: Path, *, junit: str | None, metrics_file: str | None) 
 
     It runs before a batch starts, because an error after it would be too late. It leaves no files behind.
     """
-    taken = {_real(run_dir) / name: name for name in NAMES}
+    taken = {_real(run_dir) / name: name for name in REPORTS}
     for kind, text in ((_JUNIT, junit), (_METRICS, metrics_file)):
         if text is not None:
             path = _real(text)

@@ -37,11 +37,12 @@ from typing import Self
 
 from batchrunner.clock import monotonic_time, pause
 from batchrunner.errors import BatchLocked, UsageError
-from batchrunner.formatting import printable, rfc3339
+from batchrunner.formatting import printable, rfc3339, shell_line
 from batchrunner.storage import durable_files, lease
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.lease_owner import Owner, myself
 
+REPORTS = ("report.json", "report.html", "results.csv")
 _TRIES, _BETWEEN_TRIES_S = 8, 0.025
 
 
@@ -301,7 +302,7 @@ class Lock:
             if not self._take():
                 raise BatchLocked(
                     f"another process is running this batch: {self._rundir.holder() or 'unknown'}",
-                    f"Nothing was done. Watch it with: batchrunner status {self._rundir.path}",
+                    f"Nothing was done. Watch it with: batchrunner status {shell_line([str(self._rundir.path)])}",
                 )
             lock, error = _identity(self._descriptor), None
         except OSError as refused:

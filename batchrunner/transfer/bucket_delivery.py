@@ -9,7 +9,7 @@ run directory is freed only after the record is stored, and only if the user wan
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from io import BufferedIOBase
@@ -24,7 +24,7 @@ from batchrunner.storage import durable_files
 from batchrunner.storage.objects.address import ObjectAddress
 from batchrunner.storage.objects.blocking import spooled
 from batchrunner.storage.objects.store import Objects, ObjectState
-from batchrunner.storage.run_directory import RunDir
+from batchrunner.storage.run_directory import REPORTS, RunDir
 from batchrunner.transfer.delivery import Store
 from batchrunner.transfer.downloader import Fetched
 
@@ -45,12 +45,19 @@ class BucketTarget:
     """Where clips are delivered. open: returns the bucket of an address.
 
     keep_local: keep the files in the run directory. is_needed: whether the run still needs the file of a record.
+    batch: the batch's name, which owns the reports.
     """
 
     prefix: ObjectAddress
     open: Callable[[ObjectAddress], Objects]
     keep_local: bool = True
     is_needed: Callable[[Record], bool] = lambda _: False
+    batch: str = ""
+
+    @property
+    def owner(self) -> str:
+        """What is stored with a report in the bucket, so that only this batch replaces it."""
+        return hashlib.sha256(self.batch.encode()).hexdigest()[:32]
 
     def address(self, name: str) -> ObjectAddress:
         """Return the address of a clip or a report by its name in the run directory."""
@@ -130,6 +137,7 @@ class BucketStore:
         found = await self._local.settle(entries, records)
         await self._list()
         self._check_names(records)
+        await self._check_reports()
         await self._check_writing()
         for record in records.values():
             if record.result is not None and record.state in {State.SUCCEEDED, State.IN_FLIGHT}:
@@ -208,13 +216,12 @@ class BucketStore:
         if record.state is State.SUCCEEDED and record.result is not None and self._has_all(record.job, record.result):
             await self._local.free(record.job, record.result)
 
-    async def put_reports(self, paths: Iterable[Path], batch: str) -> None:
-        """Copy a batch's reports to the bucket. They replace those of a batch of the same name. Raises CallError."""
-        owner = hashlib.sha256(batch.encode()).hexdigest()[:32]
+    async def put_reports(self, folder: Path) -> None:
+        """Copy the reports in `folder` to the bucket. They replace those of a batch of this name. Raises CallError."""
         with _as_faults():
-            for path in paths:
-                address = self._target.address(path.name)
-                await self._open(address).put_own(address.key, path, owner, _TYPES[path.suffix])
+            for name in REPORTS:
+                path, address = folder / name, self._target.address(name)
+                await self._open(address).put_own(address.key, path, self._target.owner, _TYPES[path.suffix])
 
     # The bucket
 
@@ -238,6 +245,18 @@ class BucketStore:
         if taken:
             message = f"{count_text(len(taken), 'object')} in the way that this batch did not deliver, as {taken[0]}"
             self.obstacle = self.obstacle or LocalFault("object_differs", message, _IN_THE_WAY)
+
+    async def _check_reports(self) -> None:
+        """Find out before anything is paid for whether the reports there are those of another batch."""
+        addresses = [self._target.address(name) for name in REPORTS]
+        with suppress(NetworkFault):
+            try:
+                with _as_faults():
+                    for address in addresses:
+                        if str(address) in (self._known or {}):
+                            await self._open(address).has_own(address.key, self._target.owner)
+            except LocalFault as fault:
+                self.obstacle = self.obstacle or fault
 
     async def _check_writing(self) -> None:
         """Find out before anything is paid for whether the bucket may be written."""

@@ -21,7 +21,7 @@ from batchrunner.journal.journal import Journal
 from batchrunner.manifest.shards import Shard
 from batchrunner.report import writer
 from batchrunner.storage.durable_files import Disk
-from batchrunner.storage.run_directory import Lock, RunDir
+from batchrunner.storage.run_directory import REPORTS, Lock, RunDir
 from tests.conftest import NOW, Inline, make_record, make_run, result_of
 
 CLIP = b"a clip"
@@ -97,10 +97,10 @@ def test_the_shards_of_a_folder_become_one_report(batch: Path, named: list[str])
 
 def test_a_merge_is_replaced_by_a_later_one_and_is_the_same_again(batch: Path) -> None:
     invoke("report", "--merge", batch, batch)
-    before = {name: (batch / name).read_bytes() for name in writer.NAMES}
+    before = {name: (batch / name).read_bytes() for name in REPORTS}
     (batch / "report.html").unlink()
     assert invoke("report", "--merge", batch, batch)[0] == ExitStatus.OK
-    assert {name: (batch / name).read_bytes() for name in writer.NAMES} == before
+    assert {name: (batch / name).read_bytes() for name in REPORTS} == before
 
 
 def test_a_copy_without_a_journal_is_merged_from_its_report(batch: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_killed_merge_leaves_whole_files_and_is_repeated(
 ) -> None:
     """Each file is the old or the new one at any time, and the next merge replaces all."""
     invoke("report", "--merge", batch / "shard-2-of-2", "out")
-    old = {name: Path("out", name).read_bytes() for name in writer.NAMES}
+    old = {name: Path("out", name).read_bytes() for name in REPORTS}
     invoke("report", "--merge", batch, "new")
     left = after
 
@@ -256,11 +256,11 @@ def test_a_killed_merge_leaves_whole_files_and_is_repeated(
         with pytest.raises(Killed):
             merging.write(merging.read(folders_of([batch]), Path("out"), {}, "0"), Path("out"))
     invoke("report", "--merge", batch, "new")
-    for name in writer.NAMES:
+    for name in REPORTS:
         content = Path("out", name).read_bytes()
         assert content == old[name] or b"shard-1-of-2" in content, "the old one or the new one"
     assert invoke("report", "--merge", batch, "out")[0] == ExitStatus.OK
-    for name in writer.NAMES:
+    for name in REPORTS:
         assert Path("out", name).read_bytes() == Path("new", name).read_bytes()
 
 
@@ -274,7 +274,7 @@ def test_a_full_disk_is_named_and_the_old_report_stays(batch: Path, monkeypatch:
     with pytest.raises(LocalFault, match="could not be written"):
         merging.write(merging.read(folders_of([batch]), Path("out"), {}, "0"), Path("out"))
     assert Path("out/report.json").read_bytes() == before
-    assert {path.name for path in Path("out").iterdir()} == {*writer.NAMES}
+    assert {path.name for path in Path("out").iterdir()} == {*REPORTS}
 
 
 def test_what_is_missing_and_what_runs_is_said(batch: Path) -> None:

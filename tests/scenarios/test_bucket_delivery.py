@@ -190,6 +190,23 @@ def test_objects_in_the_way_stop_before_anything_is_submitted(tmp_path: Path, mo
     simulate(tmp_path, monkeypatch, 1, scenario)
 
 
+def test_reports_of_another_batch_stop_before_anything_is_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(delivery: Delivery) -> None:
+        bucket = delivery.bucket
+        bucket.objects["results/report.json"], bucket.owners["results/report.json"] = b"{}", "another batch"
+        assert await delivery.run(die=False) == 5
+        assert delivery.paid() == {}
+        assert "results/report.json is not of this batch" in delivery.report["runs"][-1]["stopped"]
+        assert bucket.objects.pop("results/report.json") == b"{}"
+        assert await delivery.run(die=False) == 0
+        delivery.check_bucket()
+        assert await delivery.run(die=False) == 0, "the reports are now those of this batch"
+
+    simulate(tmp_path, monkeypatch, 1, scenario)
+
+
 def test_an_object_of_somebody_else_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(delivery: Delivery) -> None:
         def appear(call: str, _: str) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from batchrunner.report.writer import NAMES
 from batchrunner.storage.objects.address import ObjectAddress
+from batchrunner.storage.run_directory import REPORTS
 from batchrunner.transfer.bucket_delivery import MARKER
 from tests.objects.s3_server import ADMIN, BUCKET, Server, digests
 from tests.orders import fingerprint_of
@@ -231,7 +231,7 @@ def _check_bucket(batch: BucketBatch, figures: BucketFigures) -> None:
     results.pop(MARKER)
     succeeded = [row for row in report["jobs"] if row["state"] == "succeeded"]
     expected = {row["file"]: row["sha256"] for row in succeeded}
-    expected |= {name: hashlib.sha256((batch.output / name).read_bytes()).hexdigest() for name in NAMES}
+    expected |= {name: hashlib.sha256((batch.output / name).read_bytes()).hexdigest() for name in REPORTS}
     figures.uploaded += len(staged) + len(results)
     counts = Counter([*staged.values(), *results.values()])
     figures.twice += sum(count > 1 for count in counts.values())

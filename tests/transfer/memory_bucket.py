@@ -57,9 +57,14 @@ class MemoryBucket:
 
     async def put_own(self, key: str, file: Path, owner: str, content_type: str) -> None:
         await self._call("put", key)
+        await self.has_own(key, owner)
+        self.objects[key], self.owners[key] = file.read_bytes(), owner  # noqa: ASYNC240 (a few bytes)
+
+    async def has_own(self, key: str, owner: str) -> bool:
+        await self._call("head", key)
         if key in self.objects and self.owners.get(key) != owner:
             raise LocalFault("object_differs", f"the object {key} is not of this batch; it was not replaced")
-        self.objects[key], self.owners[key] = file.read_bytes(), owner  # noqa: ASYNC240 (a few bytes)
+        return key in self.objects
 
     async def require_writable(self, key: str) -> None:
         await self._call("put", key)

@@ -258,15 +258,7 @@ class Objects:
 
         owner: ASCII text that is stored with the object. Raises LocalFault ``object_differs`` for another's object.
         """
-        mode = "create"
-        if await self.head(key) is not None:
-            with _mapped(self._at(key)):
-                found = await self._library.get_async(self._store, key, options={"head": True})
-            attributes = {name.lower(): str(value) for name, value in found.attributes.items()}
-            if attributes.get(_OWNER) != owner:
-                message = f"the object {self._at(key)} is not of this batch; it was not replaced"
-                raise LocalFault("object_differs", message, "Choose another prefix, or remove the object yourself.")
-            mode = "overwrite"
+        mode = "overwrite" if await self.has_own(key, owner) else "create"
         attributes = {_OWNER: owner, "Content-Type": content_type}
         large = await _size(file) > MOST_CONDITIONAL_BYTES
         options: Any = {"chunk_size": _PIECE_BYTES} if large else {"mode": mode}
@@ -278,6 +270,21 @@ class Objects:
             except self._library.exceptions.AlreadyExistsError:
                 message = f"another process writes the object {self._at(key)}; it was not replaced"
                 raise LocalFault("object_differs", message, "Run the same command again.") from None
+
+    async def has_own(self, key: str, owner: str) -> bool:
+        """Return whether there is an object that this owner has uploaded with `put_own`. Raises CallError.
+
+        Raises LocalFault ``object_differs`` for another's object.
+        """
+        if await self.head(key) is None:
+            return False
+        with _mapped(self._at(key)):
+            found = await self._library.get_async(self._store, key, options={"head": True})
+        attributes = {name.lower(): str(value) for name, value in found.attributes.items()}
+        if attributes.get(_OWNER) != owner:
+            message = f"the object {self._at(key)} is not of this batch; it was not replaced"
+            raise LocalFault("object_differs", message, "Choose another prefix, or remove the object yourself.")
+        return True
 
     async def require_writable(self, key: str) -> None:
         """Write a small object, unless there is one of this name. Raises CallError if the bucket may not be written."""
