@@ -90,15 +90,13 @@ def test_existing_posters_are_not_made_again(batch: Batch, monkeypatch: pytest.M
     assert len(posters_made) == 1
 
 
-def test_the_largest_size_that_fits_is_used(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_size_that_fits_is_used(batch: Batch) -> None:
     make_missing(*batch, Here())
     large = sum(map(len, pictures(*batch).posters.values()))
-    monkeypatch.setattr(posters, "BUDGET_BYTES", large // 2)
-    medium = pictures(*batch).posters
+    medium = pictures(*batch, budget_bytes=large // 2).posters
     assert len(medium) == 3
     assert {opened(uri).height for uri in medium.values()} == {176}
-    monkeypatch.setattr(posters, "BUDGET_BYTES", 4000)
-    few = pictures(*batch).posters
+    few = pictures(*batch, budget_bytes=4000).posters
     assert 0 < len(few) < 3
     assert sum(map(len, few.values())) <= 4500
 
