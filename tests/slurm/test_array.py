@@ -46,18 +46,18 @@ def pid_of(folder: Path, number: int) -> int:
 
 
 def kill_between_submissions(folder: Path, number: int) -> None:
-    """Kill a shard while it has no open submission. One that is cut off is in doubt, and ends its shard with 1."""
+    """Kill a shard that has begun and has no open submission: one that is cut off is in doubt, and ends it with 1."""
     pid = pid_of(folder, number)
 
     def killed() -> bool:
         os.kill(pid, signal.SIGSTOP)
         snapshot = journal.read(shard_of(folder, number).journal)
-        assert snapshot is not None
-        is_open = any(record.state is State.SUBMITTING for record in snapshot.records.values())
-        os.kill(pid, signal.SIGCONT if is_open else signal.SIGKILL)
-        return not is_open
+        states = {record.state for record in snapshot.records.values()} if snapshot is not None else set()
+        is_ready = State.IN_FLIGHT in states and State.SUBMITTING not in states
+        os.kill(pid, signal.SIGKILL if is_ready else signal.SIGCONT)
+        return is_ready
 
-    wait_for(killed, f"shard {number} has no open submission", poll_s=0.05)
+    wait_for(killed, f"shard {number} is between two submissions", poll_s=0.05)
 
 
 def reaches(cluster: Cluster, task: str, state: str) -> None:
