@@ -70,7 +70,7 @@ class OrderSwitch:
         jobs = [self._job(fingerprint) for fingerprint in pending]
         for job in jobs:
             self._backlog.add(job)
-        if self._admission.ledger.budget.limit is not None:  # at once: one by one takes several times as long
+        if self._has_budget:  # at once: one by one takes several times as long
             self._needed += sum(estimate.credits or 0.0 for estimate in self._prices.estimates(jobs))
         if self._backlog.jobs <= self._slots or self._backlog.is_uniform:
             self._is_open = False  # any order ends as soon

@@ -3,7 +3,6 @@
 Without a browser these tests are skipped with a message; with ``BATCHRUNNER_BROWSER=required`` (CI) they fail.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import MEDIA
+from tests.required import not_tested
 from tests.soak.processes import call
 
 ENGINES = ("chromium", "chromium-browser", "google-chrome")
@@ -21,10 +21,7 @@ HOSTILE_TAG = "<script>alert(1)</script><img src=x onerror=alert(2)> \u05d0\u05d
 
 def absent(why: str) -> None:
     """Skip with a message, or fail if a browser is required."""
-    message = f"NOT TESTED, the page in a real browser: {why}"
-    if os.environ.get("BATCHRUNNER_BROWSER") == "required":
-        pytest.fail(message)
-    pytest.skip(message)
+    not_tested("the page in a real browser", "BATCHRUNNER_BROWSER", why)
 
 
 @pytest.fixture(scope="module")  # not longer: the driver keeps an event loop running

@@ -14,15 +14,14 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.required import not_tested
+
 LONGEST_START_S = 60
 
 
 def absent(why: str) -> NoReturn:
     """Skip with a message, or fail if Dask is required."""
-    message = f"NOT TESTED, Dask: {why}"
-    if os.environ.get("BATCHRUNNER_DASK") == "required":
-        pytest.fail(message)
-    pytest.skip(message)
+    not_tested("Dask", "BATCHRUNNER_DASK", why)
 
 
 @pytest.fixture(scope="session", autouse=True)

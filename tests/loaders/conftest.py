@@ -4,7 +4,6 @@ Without a package its tests are skipped with a message; with ``BATCHRUNNER_LOADE
 """
 
 import importlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import MEDIA, encoded
+from tests.required import not_tested
 from tests.soak.processes import call
 
 
@@ -21,10 +21,8 @@ def require(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        message = f"NOT TESTED, data sets in {package}: it is not installed (pip install -e '.[loaders]')"
-        if os.environ.get("BATCHRUNNER_LOADERS") == "required":
-            pytest.fail(message)
-        pytest.skip(message)
+        why = "it is not installed (pip install -e '.[loaders]')"
+        not_tested(f"data sets in {package}", "BATCHRUNNER_LOADERS", why)
 
 
 @pytest.fixture(scope="session")

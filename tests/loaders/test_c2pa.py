@@ -7,7 +7,6 @@ import datetime as dt
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -24,6 +23,7 @@ from batchrunner.media.decoder_pool import Here
 from batchrunner.workers.engines import Workers
 from tests.datasets.sample_batches import Sample, make_batch, tree_of
 from tests.datasets.test_xmp import frames
+from tests.required import not_tested
 
 URI = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 
@@ -32,10 +32,7 @@ URI = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgori
 def installed() -> None:
     """Skip with a message, or fail if the package is required."""
     if find_spec("c2pa") is None:
-        message = "NOT TESTED, C2PA: c2pa-python is not installed (pip install -e '.[c2pa]')"
-        if os.environ.get("BATCHRUNNER_LOADERS") == "required":
-            pytest.fail(message)
-        pytest.skip(message)
+        not_tested("C2PA", "BATCHRUNNER_LOADERS", "c2pa-python is not installed (pip install -e '.[c2pa]')")
 
 
 def certificate(name: str, key: Any, issuer: tuple[str, Any] | None = None) -> Any:

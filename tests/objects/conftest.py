@@ -4,21 +4,18 @@ Without the packages of the extra ``objects`` these tests are skipped; with ``BA
 fail.
 """
 
-import os
 from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
 
 from tests.objects.s3_server import Server, ServerMissing, program, serving
+from tests.required import not_tested
 
 
 def absent(why: str) -> NoReturn:
     """Skip with a message, or fail if object storage is required."""
-    message = f"NOT TESTED, object storage: {why}"
-    if os.environ.get("BATCHRUNNER_OBJECTS") == "required":
-        pytest.fail(message)
-    pytest.skip(message)
+    not_tested("object storage", "BATCHRUNNER_OBJECTS", why)
 
 
 @pytest.fixture(scope="session", autouse=True)
