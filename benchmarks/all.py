@@ -1,6 +1,7 @@
 """Run all benchmarks and write every section of RESULTS.md.
 
     python benchmarks/all.py --peers .venv-peers/bin/python      # about an hour, on an otherwise idle machine
+    python benchmarks/all.py --before v1 --peers ...             # and batchrunner at another commit, beside this one
     python benchmarks/all.py --only scale start        # or overhead, polling, makespan, exports, uploads, workers
     python benchmarks/all.py --smoke                             # each on a small scale; writes nothing
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from harness import fetchers, racers, results
 
 WITH_PEERS = ("overhead", "downloads")
+WITH_BEFORE = ("overhead", "downloads")
 
 
 def main() -> int:
@@ -26,6 +28,7 @@ def main() -> int:
     for name in options.only:
         argv = [sys.executable, str(results.FOLDER / f"{name}.py"), *(["--smoke"] if options.smoke else [])]
         argv += ["--peers", options.peers] if name in WITH_PEERS else []
+        argv += ["--before", options.before] if options.before and name in WITH_BEFORE else []
         began = time.monotonic()
         status = subprocess.run(argv, check=False).returncode
         print(f"== {name}: exit {status}, {time.monotonic() - began:.0f} s", flush=True)
@@ -43,6 +46,9 @@ def versions(peers: str) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="All benchmarks. Writes benchmarks/RESULTS.md.")
     parser.add_argument("--peers", default=sys.executable, metavar="PYTHON", help="Python that has the other tools")
+    parser.add_argument(
+        "--before", metavar="COMMIT", help="also measure batchrunner of this commit, in the same rounds"
+    )
     parser.add_argument("--only", nargs="+", choices=results.ORDER, default=results.ORDER, metavar="SECTION")
     parser.add_argument("--smoke", action="store_true", help="small, no timing judged, no page")
     options = parser.parse_args()

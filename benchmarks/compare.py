@@ -6,20 +6,16 @@ spread of the ratios before you use the median. To measure the noise of the mach
 """
 
 import argparse
-import io
 import shutil
 import statistics
-import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
 from harness.instant import instant
 from harness.measured import Cost, child_environment, measured
+from harness.packages import ROOT, unpacked
 from harness.racers import OURS, Work
-
-ROOT = Path(__file__).parent.parent
 
 
 def main() -> int:
@@ -32,7 +28,8 @@ def main() -> int:
     options = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="compare-"))
     try:
-        packages = [unpacked(options.before, work / "before"), unpacked(options.after, work / "after")]
+        after = unpacked(options.after, work / "after") if options.after else ROOT
+        packages = [unpacked(options.before, work / "before"), after]
         jobs = Work.write(work / "jobs", options.jobs)
         with instant(work / "service") as service:
             rounds = [
@@ -44,16 +41,6 @@ def main() -> int:
     print_comparison("time", "s", [[cost.wall_s for cost in pair] for pair in rounds])
     print_comparison("memory", "MiB", [[cost.peak_mib for cost in pair] for pair in rounds])
     return 0
-
-
-def unpacked(commit: str | None, folder: Path) -> Path:
-    """Unpack the package of a commit and return its path."""
-    if commit is None:
-        return ROOT
-    packed = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
 
 
 def one(jobs: Work, package: Path, cap: int, work: Path, url: str) -> Cost:

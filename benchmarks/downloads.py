@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import downloads_page, results
-from harness.fetchers import ARIA2, FETCHERS, SMOKE, Fetcher, versions, write_lists
+from harness.fetchers import ARIA2, FETCHERS, SMOKE, Fetcher, at_commit, versions, write_lists
 from harness.instant import Instant, instant
 from harness.measured import Cost, child_environment, measured
+from harness.packages import environment, unpacked
 
 _STOPPED = 3  # batchrunner's exit status when the budget ends a run
 
@@ -56,6 +57,8 @@ def main() -> int:
     _say(f"left out: {', '.join(item.plain for item in FETCHERS if item not in fetchers) or 'nobody'}")
     work = Path(tempfile.mkdtemp(prefix="downloads-", dir=options.work))
     try:
+        if options.before:
+            fetchers += at_commit(options.before, unpacked(options.before, work / "before"))
         clip = work / "clip.mp4"
         code = Path(__file__).with_name("harness") / "instant.py"
         subprocess.run([sys.executable, code, clip, str(options.mib << 20)], check=True)
@@ -91,8 +94,10 @@ def race(fetchers: Sequence[Fetcher], bench: Bench, rounds: int) -> dict[Fetcher
 
 
 def one(fetcher: Fetcher, bench: Bench, argv: list[str]) -> Cost:
-    environment = child_environment(AIMLAPI_BASE_URL=bench.service.url, AIMLAPI_KEY="sandbox")
-    cost = measured(argv, bench.folder.parent, environment, bench.folder.parent / "log")
+    variables = child_environment(
+        AIMLAPI_BASE_URL=bench.service.url, AIMLAPI_KEY="sandbox", **environment(fetcher.package)
+    )
+    cost = measured(argv, bench.folder.parent, variables, bench.folder.parent / "log")
     result = f"{cost.wall_s:.1f} s, {1000 * cost.cpu_s / bench.count:.0f} ms of CPU per file, {cost.peak_mib:.0f} MiB"
     _say(f"{fetcher.name}: {result}")
     return cost
@@ -152,6 +157,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--files", type=int, default=32)
     parser.add_argument("--mib", type=int, default=64, help="size of a file")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--before", metavar="COMMIT", help="also run batchrunner of this commit, in the same rounds")
     parser.add_argument("--work", metavar="DIR", help="working directory; its disk is measured")
     parser.add_argument("--smoke", action="store_true", help="4 files of 2 MiB, one round, few contenders, no page")
     options = parser.parse_args()

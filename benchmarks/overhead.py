@@ -20,7 +20,8 @@ from pathlib import Path
 from harness import overhead_page, results
 from harness.instant import CLIP_BYTES, Instant, instant
 from harness.measured import Cost, allow_files, child_environment, measured
-from harness.racers import BARE, OURS, RACERS, SMOKE, Racer, Work, versions
+from harness.packages import environment, unpacked
+from harness.racers import BARE, OURS, RACERS, SMOKE, Racer, Work, at_commit, versions
 
 MAIN_CAP = overhead_page.MAIN_CAP
 
@@ -46,6 +47,8 @@ def main() -> int:
     _say(f"left out, not installed: {', '.join(racer.name for racer in wanted if racer not in racers) or 'nobody'}")
     work = Path(tempfile.mkdtemp(prefix="overhead-", dir=options.work))
     try:
+        if options.before:
+            racers += at_commit(options.before, unpacked(options.before, work / "before"))
         with instant(work / "service") as service:
             heats, failed = race(racers, work, service, options)
             kind = service.kind
@@ -87,10 +90,12 @@ def one(racer: Racer, jobs: Work, cap: int, work: Path, service: Instant, peers:
     # whoever runs next some 0.2 ms a file.
     root = Path(tempfile.mkdtemp(prefix="run-", dir=work))
     (root / "clips").mkdir()
-    environment = child_environment(AIMLAPI_BASE_URL=service.url, AIMLAPI_KEY="sandbox", POLL_S="0")
+    variables = child_environment(
+        AIMLAPI_BASE_URL=service.url, AIMLAPI_KEY="sandbox", POLL_S="0", **environment(racer.package)
+    )
     argv = jobs.command_line(racer, cap, root / "clips", peers)
     before_s = service.cpu_s()
-    cost = measured(argv, root, environment, root / "log", terminal=racer.terminal)
+    cost = measured(argv, root, variables, root / "log", terminal=racer.terminal)
     heat = Heat(jobs.count, cost, service.cpu_s() - before_s)
     whole = sum(clip.stat().st_size == CLIP_BYTES for clip in (root / "clips").glob("*.mp4"))
     _say(
@@ -140,7 +145,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slow-rounds", type=int, default=1, help="of the tools that take minutes")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders with NAME in theirs; no page")
-    parser.add_argument("--caps", type=int, nargs="+", default=[8, MAIN_CAP, 512])
+    parser.add_argument("--before", metavar="COMMIT", help="also run batchrunner of this commit, in the same rounds")
+    parser.add_argument("--caps", type=int, nargs="+", default=list(overhead_page.CAPS))
     parser.add_argument("--work", metavar="DIR", help="where to work; the disk under it counts")
     parser.add_argument("--smoke", action="store_true", help="20 jobs, one round, few contenders, no page")
     options = parser.parse_args()

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.fetchers import ARIA2, OURS
+from harness.fetchers import ARIA2, HASHING, OURS
 from harness.results import Bar, setting
 
 _HEADS = (
     "contender", "files/s, of aria2c's", "CPU, of aria2c's", "files/s", "CPU ms a file", "peak MiB", "above idle, MiB",
     "done for each file",
 )  # fmt: skip
+MOST_CPU = 1.35  # of aiohttp's with SHA-256: the bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +82,16 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
             f"{above[highest]:.0f} MiB ({highest})",
             above[highest] < 64,
         ),
+        *_cpu_bars(found),
     ]
+
+
+def _cpu_bars(found: Mapping[str, Row]) -> list[Bar]:
+    """Compare the downloader's CPU with that of aiohttp and SHA-256; none if that is not installed."""
+    if HASHING.name not in found:
+        return []
+    theirs = found[HASHING.name].cpu_ms
+    ratios = {name: row.cpu_ms / theirs for name, row in found.items() if name.startswith(OURS.name)}
+    ratio = ratios.pop(OURS.name)
+    text = "; ".join([f"{ratio:.2f}", *(f"before {before:.2f}" for before in ratios.values())])
+    return [Bar(f"CPU per large file: at most {MOST_CPU} of aiohttp's with SHA-256", text, ratio <= MOST_CPU)]

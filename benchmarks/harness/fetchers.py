@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.service import command
@@ -31,6 +31,7 @@ class Fetcher:
     packages: tuple[str, ...] = ()
     batch: bool = False
     idle: bool = False  # is also measured with nothing to fetch
+    package: Path | None = None  # batchrunner's files at another commit; None for the working tree
 
     @property
     def plain(self) -> str:
@@ -86,6 +87,8 @@ ARIA2 = Fetcher(
     programs=("aria2c",),
 )
 OURS = Fetcher("batchrunner's downloader, 32 at once", _ours("-", 32), "SHA-256, flushed, decoded", idle=True)
+WHOLE = Fetcher("batchrunner run, 32 downloads at once", _run(32), "all of a run", batch=True, idle=True)
+HASHING = Fetcher("aiohttp with SHA-256 in line", _python("sha"), "SHA-256", packages=("aiohttp",), idle=True)
 FETCHERS = (
     ARIA2,
     Fetcher("curl -Z {curl}", _CURL, programs=("curl",)),
@@ -97,14 +100,25 @@ FETCHERS = (
     ),
     Fetcher("requests {requests} in 32 threads", _python("threads"), packages=("requests",), idle=True),
     Fetcher("aiohttp {aiohttp}", _python("plain"), packages=("aiohttp",), idle=True),
-    Fetcher("aiohttp with SHA-256 in line", _python("sha"), "SHA-256", packages=("aiohttp",), idle=True),
+    HASHING,
     OURS,
     Fetcher("the same, 4 at once (the default)", _ours("-", 4), "SHA-256, flushed, decoded", idle=True),
     Fetcher("the same, 32 at once, without flush", _ours("flush", 32), "SHA-256, decoded"),
     Fetcher("the same, 32 at once, without flush and SHA-256", _ours("flush,sha", 32), "decoded"),
-    Fetcher("batchrunner run, 32 downloads at once", _run(32), "all of a run", batch=True, idle=True),
+    WHOLE,
     Fetcher("batchrunner run, 4 downloads at once (the default)", _run(4), "all of a run", batch=True, idle=True),
 )
+
+
+def at_commit(commit: str, package: Path) -> tuple[Fetcher, ...]:
+    """Return batchrunner's downloader and a whole run at another commit. package: its files."""
+    return tuple(
+        replace(item, name=f"{item.name}, at {commit}", package=package, idle=False)
+        for item in FETCHERS
+        if item in (OURS, WHOLE)
+    )
+
+
 SMOKE = tuple(item for item in FETCHERS if item in {ARIA2, OURS} or item.batch)
 
 

@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.jobs import MODEL
@@ -22,7 +22,8 @@ class Racer:
     """A contender. slow: it takes minutes, so it runs in few rounds at one cap. terminal: it draws on a terminal.
 
     argv: a template for the values of `command_line`. programs, packages: requirements; without them it is left out.
-    step: it measures the cost of one step, in a table of its own at one cap.
+    step: it measures the cost of one step, in a table of its own at one cap. package: batchrunner's files at another
+    commit; None for the working tree.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Racer:
     step: bool = False
     programs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    package: Path | None = None
 
 
 def _bare(*extras: str) -> tuple[str, ...]:
@@ -50,7 +52,7 @@ BARE = Racer("bare aiohttp loop, no bookkeeping", _bare())
 # Compared with the bare loop, which decodes no frame either.
 OURS = Racer("batchrunner without posters and decode check", _ours("posters,decode", "--no-progress"))
 WHOLE = Racer("batchrunner", _ours("-", "--no-progress"))
-FLOOR = Racer("bare loop + all three: the floor of the promises", _bare("own", "durable", "journal"), step=True)
+FLOOR = Racer("bare loop + all three: the floor of the promises", _bare("own", "durable", "journal"))
 # The cost of single steps: the savings without one step, and without all of them.
 LEFT_OUT = {
     "report": "report",
@@ -114,6 +116,16 @@ RACERS = (
         packages=("snakemake",),
     ),
 )
+
+
+def at_commit(commit: str, package: Path) -> tuple[Racer, ...]:
+    """Return batchrunner at another commit. package: its files."""
+    return tuple(
+        replace(racer, name=racer.name.replace("batchrunner", f"batchrunner at {commit}"), package=package)
+        for racer in (OURS, WHOLE)
+    )
+
+
 SMOKE = tuple(racer for racer in RACERS if racer.name.startswith(("bare aiohttp", "batchrunner", "asyncio script")))
 
 
