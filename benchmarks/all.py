@@ -17,7 +17,7 @@ from pathlib import Path
 from harness import fetchers, racers, results
 
 WITH_PEERS = ("overhead", "downloads")
-WITH_BEFORE = ("overhead", "downloads")
+WITH_BEFORE = ("overhead", "downloads", "slow_links")
 
 
 def main() -> int:

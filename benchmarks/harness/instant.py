@@ -39,6 +39,7 @@ http {{
       if ($request_method = POST) {{ return 201 '{{"id":"$request_id","status":"queued"}}'; }}
       return 200 '{{"id":"$arg_generation_id","status":"completed","video":{{"url":"http://127.0.0.1:{port}/clip.mp4"}}}}';
     }}
+    location = /clip.mp4 {{ limit_rate {rate_bytes}; }}
     location = /v2/logs {{ return 200 '{{"data":[]}}'; }}
   }}
 }}
@@ -60,8 +61,11 @@ class Instant:
 
 
 @contextlib.contextmanager
-def instant(root: Path, clip: Path | None = None) -> Iterator[Instant]:
-    """Start a stand-in with its files under `root`. clip: the file to serve; None for a 480p clip of CLIP_BYTES."""
+def instant(root: Path, clip: Path | None = None, *, rate_bytes: int = 0) -> Iterator[Instant]:
+    """Start a stand-in with its files under `root`. clip: the file to serve; None for a 480p clip of CLIP_BYTES.
+
+    rate_bytes: nginx sends at most this many bytes of a clip per second; 0 for no limit.
+    """
     clips = root / "clips"
     clips.mkdir(parents=True)
     if clip is None:
@@ -72,7 +76,7 @@ def instant(root: Path, clip: Path | None = None) -> Iterator[Instant]:
     port = _free_port()
     nginx = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if nginx:
-        (root / "nginx.conf").write_text(_NGINX.format(root=root, port=port, clips=clips))
+        (root / "nginx.conf").write_text(_NGINX.format(root=root, port=port, clips=clips, rate_bytes=rate_bytes))
         argv = [nginx, "-c", str(root / "nginx.conf"), "-e", str(root / "error.log"), "-g", "user root;"]
         argv = argv if os.geteuid() == 0 else argv[:-2]
     else:

@@ -152,8 +152,8 @@ class Work:
                     (root / "bodies" / f"{name}.json").write_text(json.dumps(body))
         return cls(root, count)
 
-    def command_line(self, racer: Racer, cap: int, clips: Path, peers: str) -> list[str]:
-        """Return the command line. peers: the Python of the other contenders."""
+    def command_line(self, racer: Racer, cap: int, clips: Path, peers: str, calls: int = MOST_CALLS) -> list[str]:
+        """Return the command line. peers: the Python of the other contenders. calls: the most uploads and downloads."""
         values = {
             "python": sys.executable,
             "peers": peers,
@@ -164,7 +164,7 @@ class Work:
             "bodies": self.root / "bodies",
             "clips": clips,
             "cap": cap,
-            "calls": min(cap, MOST_CALLS),
+            "calls": min(cap, calls),
         }
         return [step.format(**values) for step in racer.argv]
 

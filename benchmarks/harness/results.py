@@ -20,7 +20,18 @@ from harness.page import machine
 FOLDER = Path(__file__).parent.parent
 PAGE, KEPT = FOLDER / "RESULTS.md", FOLDER / "results.json"
 # The order of the sections; others come after these.
-ORDER = ("overhead", "polling", "makespan", "downloads", "scale", "start", "exports", "uploads", "workers")
+ORDER = (
+    "overhead",
+    "polling",
+    "makespan",
+    "downloads",
+    "slow_links",
+    "scale",
+    "start",
+    "exports",
+    "uploads",
+    "workers",
+)
 
 
 @dataclass(frozen=True, slots=True)
