@@ -513,12 +513,12 @@ def test_verify_checks_the_files(finished: Shell) -> None:
     ran = finished("verify", "output/night")
     assert ran.status == 1
     assert "first.mp4: its content has changed" in ran.out
-    assert ran.out.endswith("3 results checked, 1 bad\n")
+    assert ran.out.endswith("3 results checked, 1 bad: 1 altered\n")
     (finished.run_dir / "second.mp4").unlink()
     ran = finished("verify", "output/night")
     assert ran.status == 1
     assert "second.mp4: cannot be read: No such file or directory" in ran.out
-    assert ran.out.endswith("3 results checked, 2 bad\n")
+    assert ran.out.endswith("3 results checked, 2 bad: 1 altered, 1 missing\n")
 
 
 def test_a_finished_batch_is_left_unchanged(finished: Shell, service: Service) -> None:

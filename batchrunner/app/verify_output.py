@@ -179,11 +179,11 @@ def _require_entries(target: Target, tally: Tally) -> None:
 
 def summary(target: Target, tally: Tally, *, deep: bool) -> str:
     """Return the last line."""
-    if target.kind == RUN_DIR:
-        return f"{tally.files} results checked, {tally.bad} bad"
-    text = _counts(tally.files, tally.bad)
+    text = f"{tally.files} results checked, {tally.bad} bad" if target.kind == RUN_DIR else _counts(tally.files, tally.bad)
     if tally.kinds:
         text += ": " + ", ".join(f"{count} {kind}" for kind, count in tally.kinds.items())
+    if target.kind == RUN_DIR:
+        return text
     if not deep:
         return f"{text}. With --deep, the clips are decoded too."
     text += f". {count_text(tally.clips, 'clip')} decoded."
