@@ -179,7 +179,8 @@ def _require_entries(target: Target, tally: Tally) -> None:
 
 def summary(target: Target, tally: Tally, *, deep: bool) -> str:
     """Return the last line."""
-    text = f"{tally.files} results checked, {tally.bad} bad" if target.kind == RUN_DIR else _counts(tally.files, tally.bad)
+    checked = f"{tally.files} results" if target.kind == RUN_DIR else count_text(tally.files, "file")
+    text = f"{checked} checked, {tally.bad} bad"
     if tally.kinds:
         text += ": " + ", ".join(f"{count} {kind}" for kind, count in tally.kinds.items())
     if target.kind == RUN_DIR:
