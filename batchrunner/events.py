@@ -205,7 +205,7 @@ class RunEnding:
 class RunFinished:
     """The run has ended and the report is written. states: the number of jobs in each state. reports: files written.
 
-    report: the content of report.json (`batchrunner.report.build`).
+    report: the content of report.json (`batchrunner.report.build`), summed up (`batchrunner.report.closing`).
     """
 
     at: float

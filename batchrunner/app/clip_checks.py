@@ -14,6 +14,7 @@ from functools import partial
 
 from batchrunner.app.environment import Environment
 from batchrunner.app.setup import Setup, prices_of
+from batchrunner.engine.chunks import in_chunks
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.errors import BatchrunnerError
 from batchrunner.events import Event, EventBus, JobMoved, Noticed
@@ -56,12 +57,13 @@ class ClipChecks:
         if isinstance(event, JobMoved) and event.move is Move.DELIVER:
             self._check(event.record)
 
-    def begin(self, records: Iterable[Record]) -> None:
+    async def begin(self, records: Iterable[Record]) -> None:
         """Call the hook for clips of earlier runs about which it has not decided."""
         if self._hook is not None:
-            for record in records:
-                if record.state is State.SUCCEEDED:
-                    self._call_hook(self._hook, record)
+            async for chunk in in_chunks(list(records)):
+                for record in chunk:
+                    if record.state is State.SUCCEEDED:
+                        self._call_hook(self._hook, record)
 
     def _check(self, record: Record) -> None:
         if record.result is None or record.job.fingerprint not in self._by_job:

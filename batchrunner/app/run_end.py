@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import batchrunner
 from batchrunner.account.base import HELD_KINDS
@@ -15,12 +16,14 @@ from batchrunner.app.run_signals import EXIT_STATUSES
 from batchrunner.app.setup import Setup
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
+from batchrunner.engine.ports import InThread, at_once
 from batchrunner.errors import CallError, ExitStatus, JournalError, LocalFault
 from batchrunner.events import EventBus, Noticed, RunEnding, RunFinished
 from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.report import writer
+from batchrunner.report.closing import summed_up
 from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage.run_directory import RunDir
 from batchrunner.transfer.bucket_delivery import BucketStore
@@ -37,16 +40,21 @@ async def final_status(
     journal: Journal,
     records: JobRecords,
     order: Sequence[str],
+    in_thread: InThread = at_once,
 ) -> ExitStatus:
     """Check the delivered clips once more and return the batch's own exit status, from the records of the report.
 
-    lost: why nothing can be stored any more; "" if it can.
+    lost: why nothing can be stored any more; "" if it can. in_thread: see `Dependencies`.
     """
     if lost():
         return ExitStatus.NEEDS_ACTION
     await _fetch_missing_clips(engine, store, records)
-    stored = stored_records(journal, records)
-    return exit_status([stored[item] for item in order], engine.stopped)
+    status: ExitStatus = await in_thread(_status_of, stored_records(journal, records), order, engine.stopped)
+    return status
+
+
+def _status_of(records: Mapping[str, Record], order: Sequence[str], stopped: StopReason) -> ExitStatus:
+    return exit_status([records[item] for item in order], stopped)
 
 
 async def _fetch_missing_clips(engine: Engine, store: ResultStore, records: JobRecords) -> None:
@@ -76,7 +84,6 @@ async def finish(
     bucket: BucketStore | None = None,
 ) -> int:
     """Store the outcome, write the reports from the journal, copy them to the bucket, and return the exit status."""
-    loop = asyncio.get_running_loop()
     bus.publish(RunEnding(run.finished_at or run.started_at))
     before = writer.stamps(setup.rundir.path)
     written: tuple[Path, ...] = ()
@@ -97,17 +104,21 @@ async def finish(
     if bucket is not None and written:
         run = await _finish_bucket(bucket, setup.rundir, run, bus)
     snapshot = replace(_snapshot(setup, journal, records), run=run)
-    states = count_states([snapshot.records[name] for name in {entry.job.fingerprint for entry in snapshot.entries}])
-    lines = VerdictLines(setup.rundir.path)
-    with suppress(LocalFault):  # the report was written without them, too
-        lines.refresh()
-    build = partial(writer.build, snapshot, batchrunner.__version__, lines.by_clip)
-    report = await loop.run_in_executor(outside.executor, build)
+    states, report = await outside.in_thread(_last_words, snapshot, setup.rundir)
     at = run.finished_at or run.started_at
     status = run.exit_status or 0
     bus.publish(RunFinished(at, status, states, tuple(map(str, written)), writer.headline(report), report))
     await webhook.notify(setup.settings.notify, report, setup.rundir.path, bus.publish, outside.proxies)
     return status
+
+
+def _last_words(snapshot: Snapshot, rundir: RunDir) -> tuple[dict[State, int], dict[str, Any]]:
+    """Return the number of jobs in each state, and the report with what the closing block shows of its rows."""
+    states = count_states([snapshot.records[name] for name in {entry.job.fingerprint for entry in snapshot.entries}])
+    lines = VerdictLines(rundir.path)
+    with suppress(LocalFault):  # the report was written without them, too
+        lines.refresh()
+    return states, summed_up(writer.build(snapshot, batchrunner.__version__, lines.by_clip))
 
 
 async def _finish_bucket(bucket: BucketStore, rundir: RunDir, run: Run, bus: EventBus) -> Run:
@@ -140,7 +151,8 @@ async def _write_reports(setup: Setup, journal: Journal, records: JobRecords, ou
     snapshot = _snapshot(setup, journal, records)
     if outside.posters is not None:
         with suppress(OSError):  # the report works without pictures
-            await asyncio.wrap_future(outside.posters.finish(writer.on_page(snapshot)))
+            shown = await outside.in_thread(writer.on_page, snapshot)
+            await asyncio.wrap_future(outside.posters.finish(shown))
     if not setup.rundir.internal_dir.is_dir():
         raise LocalFault("disk_error", f"the run directory {setup.rundir.path} is gone")
     extra = {"junit": setup.settings.junit, "metrics_file": setup.settings.metrics_file}

@@ -202,13 +202,17 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         await engine.settle(await open_run.store.settle(setup.batch.entries, records.view))
         await decoder  # before money is spent on clips that could not be checked
         on_engine(engine)
-        checks.begin(records.view.values())
+        await checks.begin(records.view.values())
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
         _stop_without_bucket(engine, open_run.bucket, bus, outside.clock)
         elsewhere, budgets = await _known_elsewhere(open_run.deps, records, order), open_run.account_budgets
-        priorities = priorities_for(setup, admission.prices, budgets, records, elsewhere, open_run.deps)
+        ranking = setup, admission.prices, budgets, records, elsewhere
+        priorities, notice = await outside.in_thread(priorities_for, *ranking)
+        if notice:
+            bus.publish(Noticed(outside.clock.now(), (), notice, routine=True))
         await engine.run(order, elsewhere, priorities)
-        own = await final_status(open_run.deps.lost, engine, open_run.store, journal, records, order)
+        lost, in_thread = open_run.deps.lost, outside.in_thread
+        own = await final_status(lost, engine, open_run.store, journal, records, order, in_thread)
         await settlement.settle(open_run.deps, journal, records, signalled=ending() is not None)
         reason = engine.stopped
         await checks.finish(records, reason)
@@ -263,6 +267,7 @@ async def _open_run(
         pace=account.pace,
         inputs=staging or ReadyInputs(),
         bucket=bucket,
+        in_thread=in_thread,
     )
     notices = setup.notices + unmatched_notices(before.records.values() if before else (), setup.settings.retry_failed)
     begun = (setup, run, known, recovers, notices, ids, admission, anchor, journal, bucket or local)
@@ -271,10 +276,14 @@ async def _open_run(
 
 async def _known_elsewhere(deps: Dependencies, records: JobRecords, order: Sequence[str]) -> Mapping[str, Reuse | Hold]:
     """Return what other batches of the account have for the pending jobs, and announce where those batches are."""
-    found = await deps.account.survey(record for name in order if (record := records[name]).state is State.PENDING)
+    found = await deps.account.survey(await deps.in_thread(_pending, records, order))
     for message in overview(found):
         deps.announce(Noticed(deps.clock.now(), (), message))
     return found
+
+
+def _pending(records: JobRecords, order: Sequence[str]) -> list[Record]:
+    return [record for name in order if (record := records[name]).state is State.PENDING]
 
 
 def _engine(

@@ -7,6 +7,7 @@ This is the one sequence before a submission: a slot of the queue, space on the 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from batchrunner.engine.chunks import CHUNK, in_chunks
 from batchrunner.engine.job_queue import JobQueue
 from batchrunner.engine.order_switch import OrderSwitch
 from batchrunner.formatting import count_text
@@ -41,8 +42,9 @@ class Admitter:
         self._switch = switch or OrderSwitch(queue, records, admission, lambda _kind, _work: None, 1, lambda _: None)
         self._order: Mapping[str, int] = {}
         self._skipped: Counter[StopReason] = Counter()  # jobs that this run does not submit, by reason
+        self._skipped_in_round = 0
 
-    def begin(
+    async def begin(
         self,
         order: Mapping[str, int],
         pending: Sequence[str] = (),
@@ -55,21 +57,28 @@ class Admitter:
         left: until the end of the run, None without one.
         """
         self._order = order
-        self._switch.begin(priorities, pending, left)
-        self._queue.add_all((order[fingerprint], fingerprint) for fingerprint in pending)
+        if priorities is not None:
+            async for chunk in in_chunks(pending):
+                self._switch.count(chunk)
+            self._switch.begin(priorities, left)
+        async for chunk in in_chunks(pending):
+            self._queue.add_all((order[fingerprint], fingerprint) for fingerprint in chunk)
 
     def begin_round(self) -> None:
         """Begin to look for jobs that may be submitted now."""
         self.held_back = NO_REASON
+        self._skipped_in_round = 0
 
     def next(self, now: float, cap: int, left: TimeLeft | None, undelivered: int) -> str | None:
         """Return the next job to submit, with its slot taken and its price reserved; None if no job may go.
+
+        It is also None when this round has skipped many jobs. The queue then has more, for the next round.
 
         now: monotonic, s. cap: the working cap. left: until the end of the run, None without one. undelivered: clips
         that are complete and not yet on the disk.
         """
         self._switch.check(left)
-        while (fingerprint := self._queue.next(now, cap)) is not None:
+        while self._skipped_in_round < CHUNK and (fingerprint := self._queue.next(now, cap)) is not None:
             self._switch.removed(fingerprint)
             decision = self._decide(fingerprint, left, undelivered)
             if decision.action is AdmissionAction.GO:
@@ -83,6 +92,7 @@ class Admitter:
                 self.held_back = decision.why
                 return None
             self._skipped[decision.why] += 1
+            self._skipped_in_round += 1
         return None
 
     def release(self, fingerprint: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from batchrunner.account.base import Hold, Reuse
 from batchrunner.engine.admitter import Admitter
+from batchrunner.engine.chunks import in_chunks
 from batchrunner.engine.delivery_queue import DeliveryQueue
 from batchrunner.engine.download_queue import DownloadQueue
 from batchrunner.engine.in_doubt import InDoubtJobs
@@ -74,7 +75,7 @@ class JobFlow:
         """Whether this run polls or downloads any generation."""
         return bool(self._followed)
 
-    def begin(
+    async def begin(
         self, order: Sequence[str], priorities: Mapping[str, int] | None = None, left: TimeLeft | None = None
     ) -> None:
         """Put every job where its record says that it is. order: fingerprints by priority, then as in the manifest.
@@ -85,12 +86,17 @@ class JobFlow:
         known = {fingerprint for fingerprint, _ in self.shared.reuses} | set(self.shared.held_jobs)
         places = {fingerprint: place for place, fingerprint in enumerate(order)}
         pending = [name for name in places if self._records[name].state is State.PENDING and name not in known]
-        self.admitter.begin(places, pending, priorities, left)
+        await self.admitter.begin(places, pending, priorities, left)
         now, wall = self._clock.monotonic(), self._clock.now()
         open_states = State.IN_FLIGHT, State.IN_DOUBT
-        for fingerprint, record in self._records.view.items():
-            if record.state not in open_states or fingerprint in self.deliveries:
-                continue
+        waiting = [name for name, record in self._records.view.items() if record.state in open_states]
+        async for chunk in in_chunks(waiting):
+            self._take_up([name for name in chunk if name not in self.deliveries], now, wall)
+
+    def _take_up(self, fingerprints: Iterable[str], now: float, wall: float) -> None:
+        """Go on with jobs that were in flight or in doubt at the start. now: monotonic, s. wall: wall time, s."""
+        for fingerprint in fingerprints:
+            record = self._records[fingerprint]
             if record.state is State.IN_FLIGHT:
                 if record.last.completed_at is None:
                     self._queue.occupy(fingerprint)

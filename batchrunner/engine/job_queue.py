@@ -49,7 +49,7 @@ class JobQueue:
             heapq.heappush(self._backing_off, (not_before, order, fingerprint))
 
     def add_all(self, jobs: Iterable[tuple[int, str]]) -> None:
-        """Let many jobs wait for admission, as pairs of order and fingerprint. Faster than one by one."""
+        """Let many jobs wait for admission, as pairs of order and fingerprint."""
         self._ready.extend(jobs)
 
     def reorder(self, ready: ManifestOrder | LongestFirst) -> None:

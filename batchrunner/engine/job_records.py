@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
+from batchrunner.engine.chunks import in_chunks
 from batchrunner.engine.ports import Dependencies
 from batchrunner.errors import LocalFault
 from batchrunner.events import JobMoved, JobSeen, Noticed
@@ -156,15 +157,15 @@ class JobRecords:
         if changed:
             with self._watched():
                 await self._deps.journal.save_attempts(changed)
-        for record in changed:
-            self.update(record)
-            self._deps.account.moved(record)
+        async for chunk in in_chunks(changed):
+            for record in chunk:
+                self.update(record)
+                self._deps.account.moved(record)
 
     async def flush(self) -> None:
         """Store what was learned of the generations in flight since their last moves. Raises LocalFault."""
-        for record in list(self._records.values()):
-            if record.state is State.IN_FLIGHT:
-                await self._save(record)
+        for record in [record for record in self._records.values() if record.state is State.IN_FLIGHT]:
+            await self._save(record)
 
     def notice(self, fingerprint: str, message: str, *, once: bool = False) -> None:
         """Announce a notice about a job. once: only if the same message was not announced before, for any job."""

@@ -102,7 +102,7 @@ class Engine:
                 await claim.hold(self._context, fingerprint, answer)
         self._flow.shared.begin(shared, now)
         self._run_deadline = RunDeadline(now, policy.deadline_at, policy.max_runtime_s, policy.deadline)
-        self._flow.begin(order, priorities, self._run_deadline.left(now, self._deps.clock.now()))
+        await self._flow.begin(order, priorities, self._run_deadline.left(now, self._deps.clock.now()))
         await self._drive()
 
     async def follow_again(self, fingerprints: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ not be submitted, and the longest ones first would give the fewest clips: the ma
 the run. With an end of the run, it also applies until it is known how long generations take.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from batchrunner.engine.job_queue import JobQueue
 from batchrunner.job import Job, Record
@@ -59,19 +59,20 @@ class OrderSwitch:
         """Whether the longest jobs go first now."""
         return self._is_open and self._longest_first
 
-    def begin(self, priorities: Mapping[str, int] | None, pending: Iterable[str], left: TimeLeft | None) -> None:
-        """Choose the order. priorities: of those jobs whose priority is not 0; None for the order of the manifest.
-
-        pending: jobs that this run may submit, before they are added to the queue.
-        """
-        if priorities is None:
-            return
-        self._is_open, self._priorities = True, priorities
-        jobs = [self._job(fingerprint) for fingerprint in pending]
+    def count(self, fingerprints: Sequence[str]) -> None:
+        """Count jobs that this run may submit, before `begin`."""
+        jobs = [self._job(fingerprint) for fingerprint in fingerprints]
         for job in jobs:
             self._backlog.add(job)
         if self._has_budget:  # at once: one by one takes several times as long
             self._needed += sum(estimate.credits or 0.0 for estimate in self._prices.estimates(jobs))
+
+    def begin(self, priorities: Mapping[str, int], left: TimeLeft | None) -> None:
+        """Choose the order before the jobs are added to the queue. Without a call, it is that of the manifest.
+
+        priorities: of those jobs whose priority is not 0.
+        """
+        self._is_open, self._priorities = True, priorities
         if self._backlog.jobs <= self._slots or self._backlog.is_uniform:
             self._is_open = False  # any order ends as soon
         else:

@@ -3,9 +3,9 @@
 Rule: nothing here does anything. Tests and simulations pass their own implementations.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrunner.account.base import AccountSession, Clip, NoAccount
 from batchrunner.clock import Clock
@@ -95,6 +95,14 @@ class CallPace(Protocol):
         ...
 
 
+InThread = Callable[..., Awaitable[Any]]
+
+
+async def at_once(function: Callable[..., Any], *arguments: object) -> Any:
+    """Call a function in the thread of the event loop, for a simulation."""
+    return function(*arguments)
+
+
 class NoCopies:
     """No copies: every generation is polled."""
 
@@ -122,6 +130,7 @@ class Dependencies:
     taken over the batch; called before each submission is sent.
     account: what all batches of the account share. copies: of clips that other batches delivered. pace: the account's,
     or None. inputs: prepared before each submission. bucket: where clips are copied after their delivery, or None.
+    in_thread: calls a function in a thread, for what only reads and takes long with many jobs.
     """
 
     provider: Provider
@@ -142,3 +151,4 @@ class Dependencies:
     pace: CallPace | None = None
     inputs: Inputs = field(default_factory=ReadyInputs)
     bucket: Bucket | None = None
+    in_thread: InThread = at_once

@@ -51,9 +51,9 @@ class ManifestOrder:
         heapq.heappush(self._heap, (order, fingerprint))
 
     def extend(self, jobs: Iterable[tuple[int, str]]) -> None:
-        """Add many jobs at once."""
-        self._heap += jobs
-        heapq.heapify(self._heap)
+        """Add many jobs."""
+        for job in jobs:
+            heapq.heappush(self._heap, job)
 
     def first(self) -> str:
         """Return the next job, which stays. IndexError if there is none."""
@@ -92,13 +92,9 @@ class LongestFirst:
         heapq.heappush(heap, item)
 
     def extend(self, jobs: Iterable[tuple[int, str]]) -> None:
-        """Add many jobs at once."""
+        """Add many jobs."""
         for order, fingerprint in jobs:
-            heap, item = self._place(order, fingerprint)
-            heap.append(item)
-        for groups in self._levels.values():
-            for heap in groups.values():
-                heapq.heapify(heap)
+            self.add(order, fingerprint)
 
     def first(self) -> str:
         """Return the next job, which stays. IndexError if there is none."""

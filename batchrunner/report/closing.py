@@ -76,6 +76,19 @@ def closing(
     return block.lines
 
 
+def summed_up(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the report with what `closing` shows of its rows. This takes long with many jobs, and `closing` does not.
+
+    Its ``clips`` are those with a mark or a rejection.
+    """
+    clips = [
+        {"quality": {"marks": list(quality.get("marks", ()))}, "verdict": {"verdict": verdict}}
+        for quality, verdict in _reviewed(report)
+        if quality.get("marks") or verdict == "reject"
+    ]
+    return {**report, "causes": causes(report), "clips": clips}
+
+
 class _Block:
     """Lines of labels and texts."""
 

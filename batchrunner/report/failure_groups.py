@@ -93,7 +93,13 @@ class _Group:
 
 
 def causes(report: dict[str, Any]) -> list[Cause]:
-    """Return the causes in `report`: failed jobs first, then by the number of jobs."""
+    """Return the causes in `report`: failed jobs first, then by the number of jobs.
+
+    A report that is summed up (`batchrunner.report.closing`) has them.
+    """
+    if "causes" in report:
+        known: list[Cause] = report["causes"]
+        return known
     groups: dict[tuple[str, str, int], _Group] = {}
     group_sizes: Mapping[str, int] = report.get("group_sizes", {})
     for job in report["jobs"]:

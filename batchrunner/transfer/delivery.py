@@ -9,6 +9,7 @@ import asyncio
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
 from io import BufferedIOBase
 from pathlib import Path
@@ -118,7 +119,7 @@ class Store(RunDirectoryClips):
         Returns by fingerprint: a Result for a job in flight whose checked file is already in place (the process died
         between the rename and the journal), None for a succeeded job whose file is gone. Raises LocalFault.
         """
-        self._names = files_of(entries)
+        self._names = await self._run(files_of, entries)
         news: dict[str, Result | None] = {}
         for fingerprint, names in list(self._ours.items()):
             record = records.get(fingerprint)
@@ -126,17 +127,21 @@ class Store(RunDirectoryClips):
                 result = await self._run(self._recover, names, record.result)
                 if result is not None:
                     news[fingerprint] = result
-        delivered = [record for record in records.values() if record.state is State.SUCCEEDED]
-        complete = await self._run(self._complete, delivered) if delivered else frozenset()
-        for fingerprint, record in records.items():
-            if (record.state is State.SUCCEEDED and fingerprint not in complete) or news.get(fingerprint):
-                result = news.get(fingerprint)
-                found = await self._spread(record.job, result or record.result, read=result is not None)
-                if not found:
-                    news[fingerprint] = None
-                await self._move_former_names(record.job)
+        for fingerprint in await self._run(self._unsettled, records, set(news)):
+            record, result = records[fingerprint], news.get(fingerprint)
+            found = await self._spread(record.job, result or record.result, read=result is not None)
+            if not found:
+                news[fingerprint] = None
+            await self._move_former_names(record.job)
         self._ours.clear()  # every result now has its names or is in the folder for kept files
         return news
+
+    def _unsettled(self, records: Mapping[str, Record], found: AbstractSet[str]) -> list[str]:
+        """Return the jobs whose names have to be settled: found ones, and succeeded ones with an incomplete clip."""
+        delivered = [record for record in records.values() if record.state is State.SUCCEEDED]
+        complete = self._complete(delivered)
+        incomplete = {record.job.fingerprint for record in delivered if record.job.fingerprint not in complete}
+        return [fingerprint for fingerprint in records if fingerprint in incomplete or fingerprint in found]
 
     def _complete(self, records: Iterable[Record]) -> set[str]:
         """Return the succeeded jobs whose clip has all of its names and no former one. Files are compared by size."""

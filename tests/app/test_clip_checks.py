@@ -102,7 +102,7 @@ class Batch:
             with ThreadPoolExecutor(2) as threads:
                 outside = SimpleNamespace(on_clip=self.hook, executor=threads, clock=Clock())
                 with clip_checks.opened(self.setup, make_run(), cast(Any, outside), bus) as checks:
-                    checks.begin(self.records.values())
+                    await checks.begin(self.records.values())
                     for clip in clips:
                         bus.publish(self.deliver(*clip))
                     during(checks)

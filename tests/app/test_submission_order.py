@@ -36,9 +36,8 @@ def test_the_longest_go_first_unless_the_setting_or_a_budget_of_the_account_forb
     )
     setup: Any = Mock(settings=Mock(order=order), chosen=entries)
     records: Any = {record.job.fingerprint: record for record in RECORDS.values()}
-    deps: Any = Mock()
     budgets = AccountBudgets(limits, spent_today=50.0)
     others = {RECORDS[name].job.fingerprint for name in elsewhere}
-    found = priorities_for(setup, PRICES, budgets, records, others, deps)
+    found, notice = priorities_for(setup, PRICES, budgets, records, others)
     assert found == (expected and {RECORDS[name].job.fingerprint: level for name, level in expected.items()})
-    assert [call.args[0].message for call in deps.announce.call_args_list] == notices
+    assert [text for text in (notice,) if text] == notices

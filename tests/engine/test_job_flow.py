@@ -1,5 +1,7 @@
 """After each step a job is where it belongs: it waits for a submission, a poll, a download or a search, or is done."""
 
+import asyncio
+
 import pytest
 
 from batchrunner.engine.job_flow import JobFlow
@@ -23,7 +25,7 @@ class Flow:
         self.queue = self.stepping.queue
         admission = Admission(Prices({}), Ledger(Budget()), self.stepping.forecast)
         self.flow = JobFlow(self.stepping.context, admission)
-        self.flow.begin([self.name])
+        asyncio.run(self.flow.begin([self.name]))
 
 
 def test_every_job_begins_where_its_record_says() -> None:

@@ -1,5 +1,6 @@
 """The longest jobs go first while all jobs fit into money and time, and then the manifest's order for good."""
 
+import asyncio
 import math
 from collections.abc import Mapping
 from random import Random
@@ -54,7 +55,8 @@ class Batch:
 
     def begin(self, left: TimeLeft | None = None, priorities: Mapping[str, int] | None = None) -> None:
         places = {fingerprint: place for place, fingerprint in enumerate(self.records)}
-        self.admitter.begin(places, list(places), {} if priorities is None else priorities, left)
+        beginning = self.admitter.begin(places, list(places), {} if priorities is None else priorities, left)
+        asyncio.run(beginning)
 
     def next(self, left: TimeLeft | None = None) -> str:
         fingerprint = self.admitter.next(0.0, 9, left, 0)
@@ -73,7 +75,7 @@ def test_the_longest_go_first_and_this_is_announced_once() -> None:
 
 def test_without_priorities_the_manifests_order_stays() -> None:
     batch = Batch()
-    batch.admitter.begin({name: place for place, name in enumerate(batch.records)}, list(batch.records))
+    asyncio.run(batch.admitter.begin({name: place for place, name in enumerate(batch.records)}, list(batch.records)))
     assert batch.all() == "klmn"
     assert batch.notices == []
 

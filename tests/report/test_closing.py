@@ -11,7 +11,7 @@ import pytest
 from batchrunner.errors import Problem
 from batchrunner.formatting import ASCII_MARKS, UNICODE_MARKS, Marks
 from batchrunner.job import Run, State
-from batchrunner.report.closing import closing, status_text
+from batchrunner.report.closing import closing, status_text, summed_up
 from tests.report.test_marks import clip
 from tests.report.test_report import ALL, RUN, attempt, built, record, snapshot
 
@@ -29,7 +29,9 @@ def report(*records: Any, run: Run = RUN, ids: tuple[str, ...] = ()) -> dict[str
 
 
 def text(found: dict[str, Any], **more: Any) -> str:
-    return status_text(found, ["out/report.html"], **more)
+    shown = status_text(found, ["out/report.html"], **more)
+    assert status_text(summed_up(found), ["out/report.html"], **more) == shown
+    return shown
 
 
 def test_the_block_has_outcome_money_rest_report_and_next_command_in_this_order() -> None:
