@@ -205,12 +205,8 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         await checks.begin(records.view.values())
         _stop_without_disk_space(engine, open_run.disk_space, records.view)
         _stop_without_bucket(engine, open_run.bucket, bus, outside.clock)
-        elsewhere, budgets = await _known_elsewhere(open_run.deps, records, order), open_run.account_budgets
-        ranking = setup, admission.prices, budgets, records, elsewhere
-        priorities, notice = await outside.in_thread(priorities_for, *ranking)
-        if notice:
-            bus.publish(Noticed(outside.clock.now(), (), notice, routine=True))
-        await engine.run(order, elsewhere, priorities)
+        elsewhere = await _known_elsewhere(open_run.deps, records, order)
+        await engine.run(order, elsewhere, await _priorities(open_run, records, elsewhere))
         lost, in_thread = open_run.deps.lost, outside.in_thread
         own = await final_status(lost, engine, open_run.store, journal, records, order, in_thread)
         await settlement.settle(open_run.deps, journal, records, signalled=ending() is not None)
@@ -280,6 +276,19 @@ async def _known_elsewhere(deps: Dependencies, records: JobRecords, order: Seque
     for message in overview(found):
         deps.announce(Noticed(deps.clock.now(), (), message))
     return found
+
+
+async def _priorities(
+    open_run: _OpenRun, records: JobRecords, elsewhere: Mapping[str, Reuse | Hold]
+) -> Mapping[str, int] | None:
+    """Return the priorities of the jobs, None for the order of the manifest, and announce why."""
+    deps, prices = open_run.deps, open_run.admission.prices
+    ranking = open_run.setup, prices, open_run.account_budgets, records, elsewhere
+    priorities: Mapping[str, int] | None
+    priorities, notice = await deps.in_thread(priorities_for, *ranking)
+    if notice:
+        deps.announce(Noticed(deps.clock.now(), (), notice, routine=True))
+    return priorities
 
 
 def _pending(records: JobRecords, order: Sequence[str]) -> list[Record]:

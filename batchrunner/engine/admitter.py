@@ -7,7 +7,6 @@ This is the one sequence before a submission: a slot of the queue, space on the 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from batchrunner.engine.chunks import CHUNK, in_chunks
 from batchrunner.engine.job_queue import JobQueue
 from batchrunner.engine.order_switch import OrderSwitch
 from batchrunner.formatting import count_text
@@ -16,6 +15,7 @@ from batchrunner.plan.admission import Admission, AdmissionAction, AdmissionDeci
 from batchrunner.plan.endings import NO_REASON, StopReason
 
 MONEY = frozenset({"max_cost", "max_credits", "max_generations"})  # kinds of refusals for lack of money
+MOST_SKIPPED = 500  # jobs in one round: the event loop goes on between two rounds
 
 
 class Admitter:
@@ -44,25 +44,24 @@ class Admitter:
         self._skipped: Counter[StopReason] = Counter()  # jobs that this run does not submit, by reason
         self._skipped_in_round = 0
 
-    async def begin(
-        self,
-        order: Mapping[str, int],
-        pending: Sequence[str] = (),
-        priorities: Mapping[str, int] | None = None,
-        left: TimeLeft | None = None,
-    ) -> None:
-        """Let the pending jobs wait for admission. order: the place of each job, by fingerprint.
-
-        priorities: to submit the longest first within equal priority, the priorities that are not 0; otherwise None.
-        left: until the end of the run, None without one.
-        """
+    def begin(self, order: Mapping[str, int]) -> None:
+        """Begin a run. order: the place of each job, by fingerprint."""
         self._order = order
-        if priorities is not None:
-            async for chunk in in_chunks(pending):
-                self._switch.count(chunk)
-            self._switch.begin(priorities, left)
-        async for chunk in in_chunks(pending):
-            self._queue.add_all((order[fingerprint], fingerprint) for fingerprint in chunk)
+
+    def count(self, fingerprints: Sequence[str]) -> None:
+        """Count pending jobs, before `choose_order`. Without a call of both, the order is that of the manifest."""
+        self._switch.count(fingerprints)
+
+    def choose_order(self, priorities: Mapping[str, int], left: TimeLeft | None) -> None:
+        """Submit the longest first within equal priority, if it is the better order.
+
+        priorities: those that are not 0. left: until the end of the run, None without one.
+        """
+        self._switch.begin(priorities, left)
+
+    def add(self, fingerprints: Sequence[str]) -> None:
+        """Let pending jobs wait for admission."""
+        self._queue.add_all((self._order[fingerprint], fingerprint) for fingerprint in fingerprints)
 
     def begin_round(self) -> None:
         """Begin to look for jobs that may be submitted now."""
@@ -78,7 +77,7 @@ class Admitter:
         that are complete and not yet on the disk.
         """
         self._switch.check(left)
-        while self._skipped_in_round < CHUNK and (fingerprint := self._queue.next(now, cap)) is not None:
+        while self._skipped_in_round < MOST_SKIPPED and (fingerprint := self._queue.next(now, cap)) is not None:
             self._switch.removed(fingerprint)
             decision = self._decide(fingerprint, left, undelivered)
             if decision.action is AdmissionAction.GO:

@@ -86,7 +86,13 @@ class JobFlow:
         known = {fingerprint for fingerprint, _ in self.shared.reuses} | set(self.shared.held_jobs)
         places = {fingerprint: place for place, fingerprint in enumerate(order)}
         pending = [name for name in places if self._records[name].state is State.PENDING and name not in known]
-        await self.admitter.begin(places, pending, priorities, left)
+        self.admitter.begin(places)
+        if priorities is not None:
+            async for chunk in in_chunks(pending):
+                self.admitter.count(chunk)
+            self.admitter.choose_order(priorities, left)
+        async for chunk in in_chunks(pending):
+            self.admitter.add(chunk)
         now, wall = self._clock.monotonic(), self._clock.now()
         open_states = State.IN_FLIGHT, State.IN_DOUBT
         waiting = [name for name, record in self._records.view.items() if record.state in open_states]

@@ -1,11 +1,8 @@
 """Admission in its order: a slot, space on the disk, time and money. A job that does not go gives its slot back."""
 
-import asyncio
-
 import pytest
 
-from batchrunner.engine.admitter import Admitter
-from batchrunner.engine.chunks import CHUNK
+from batchrunner.engine.admitter import MOST_SKIPPED, Admitter
 from batchrunner.engine.job_queue import JobQueue
 from batchrunner.job import Record
 from batchrunner.plan.admission import Admission
@@ -28,7 +25,7 @@ class Admitting:
         self.asked: list[int] = []
         admission = Admission(Prices({}), self.ledger, Forecast())
         self.admitter = Admitter(self.queue, by_fingerprint, admission, self._lacks_space)
-        asyncio.run(self.admitter.begin({fingerprint: place for place, fingerprint in enumerate(by_fingerprint)}))
+        self.admitter.begin({fingerprint: place for place, fingerprint in enumerate(by_fingerprint)})
         for place, fingerprint in enumerate(by_fingerprint):
             self.queue.add(fingerprint, place)
 
@@ -86,11 +83,11 @@ def test_skipped_jobs_are_counted_by_reason() -> None:
 
 
 def test_a_round_skips_a_limited_number_of_jobs_and_the_next_round_goes_on() -> None:
-    admitting = Admitting(*map(str, range(CHUNK + 2)), budget=Budget(credits=10.0))
+    admitting = Admitting(*map(str, range(MOST_SKIPPED + 2)), budget=Budget(credits=10.0))
     assert admitting.next() is None
-    assert (len(admitting.asked), admitting.queue.waiting) == (CHUNK, 2)
+    assert (len(admitting.asked), admitting.queue.waiting) == (MOST_SKIPPED, 2)
     assert admitting.next() is None
-    assert (len(admitting.asked), admitting.queue.waiting) == (CHUNK + 2, 0)
+    assert (len(admitting.asked), admitting.queue.waiting) == (MOST_SKIPPED + 2, 0)
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -1,6 +1,5 @@
 """The longest jobs go first while all jobs fit into money and time, and then the manifest's order for good."""
 
-import asyncio
 import math
 from collections.abc import Mapping
 from random import Random
@@ -55,8 +54,10 @@ class Batch:
 
     def begin(self, left: TimeLeft | None = None, priorities: Mapping[str, int] | None = None) -> None:
         places = {fingerprint: place for place, fingerprint in enumerate(self.records)}
-        beginning = self.admitter.begin(places, list(places), {} if priorities is None else priorities, left)
-        asyncio.run(beginning)
+        self.admitter.begin(places)
+        self.admitter.count(list(places))
+        self.admitter.choose_order({} if priorities is None else priorities, left)
+        self.admitter.add(list(places))
 
     def next(self, left: TimeLeft | None = None) -> str:
         fingerprint = self.admitter.next(0.0, 9, left, 0)
@@ -75,7 +76,8 @@ def test_the_longest_go_first_and_this_is_announced_once() -> None:
 
 def test_without_priorities_the_manifests_order_stays() -> None:
     batch = Batch()
-    asyncio.run(batch.admitter.begin({name: place for place, name in enumerate(batch.records)}, list(batch.records)))
+    batch.admitter.begin({name: place for place, name in enumerate(batch.records)})
+    batch.admitter.add(list(batch.records))
     assert batch.all() == "klmn"
     assert batch.notices == []
 
