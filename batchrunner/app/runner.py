@@ -51,7 +51,7 @@ from batchrunner.review.hook import Hook, arguments_of
 from batchrunner.storage.disk_space import DiskSpaceGuard
 from batchrunner.storage.lease import Lease
 from batchrunner.storage.objects.address import AllowedBuckets, ObjectAddress
-from batchrunner.storage.objects.signing import Links, SignedInputs
+from batchrunner.storage.objects.signing import Links, with_signed_inputs
 from batchrunner.storage.objects.staged_names import uploads
 from batchrunner.storage.objects.staging import StagedInputs, Staging, Target
 from batchrunner.storage.objects.store import Access, open_store
@@ -335,7 +335,7 @@ async def _connect(
     links, further = _links(setup, endpoint, outside, bus), [staging.example] if staging else []
     plain = await stack.enter_async_context(client)
     jobs = (record.job for record in known.values())  # those of the manifest are among them
-    signed: Provider = await outside.in_thread(SignedInputs, plain, links, jobs, further)
+    signed = await outside.in_thread(with_signed_inputs, plain, links, jobs, further)
     staged = StagedInputs(signed, staging, known.values()) if staging else signed
     provider = await outside.in_thread(GenerationOwners, staged, known.values())
     guard = Guard(endpoint.base_url, proxies=outside.proxies)

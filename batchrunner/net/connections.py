@@ -7,8 +7,6 @@ where the service is behind them, and concern one download where a file host is.
 
 import errno
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -37,24 +35,23 @@ _PROXY_HINT = (
 )
 
 
-@contextmanager
-def closed_ways(proxy: Proxy | None, certificate_kind: str, proxy_kind: str) -> Iterator[None]:
-    """Turn what settings have to correct into a NetworkFault of one of these kinds. No byte of the request has left."""
-    try:
-        yield
-    except aiohttp.ClientConnectorCertificateError as error:
-        raise certificates.not_trusted(error, error.host, certificate_kind) from error
-    except aiohttp.ClientHttpProxyError as error:
-        shown = proxy.shown if proxy else "in between"
+def settings_fault(
+    error: BaseException, proxy: Proxy | None, certificate_kind: str, proxy_kind: str
+) -> NetworkFault | None:
+    """Return the fault for what settings have to correct, else None. No byte of the request has left."""
+    shown = proxy.shown if proxy else "in between"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return certificates.not_trusted(error, error.host, certificate_kind)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
         host = error.request_info.url.host or ""
         message = f"the proxy {shown} gives no way to {host}: it answered {error.status}"
         if 400 <= error.status < 500 and error.status not in {408, 429}:
-            raise NetworkFault(proxy_kind, message, _PROXY_HINT) from error
-        raise NetworkFault("no_connection", message) from error
-    except aiohttp.ClientProxyConnectionError as error:
-        shown = proxy.shown if proxy else "in between"
+            return NetworkFault(proxy_kind, message, _PROXY_HINT)
+        return NetworkFault("no_connection", message)
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
         message = f"the proxy {shown} could not be reached: {unreachable_text(error)}"
-        raise NetworkFault("no_connection", message, NO_CONNECTION_HINT) from error
+        return NetworkFault("no_connection", message, NO_CONNECTION_HINT)
+    return None
 
 
 def unreachable_text(error: BaseException) -> str:

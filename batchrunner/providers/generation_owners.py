@@ -24,6 +24,7 @@ class GenerationOwners(ForwardingProvider):
     def __init__(self, provider: Provider, records: Collection[Record]) -> None:
         super().__init__(provider)
         self._records = records
+        self._suffix = provider.capabilities.optional_suffix
         self._owners: dict[str, str] = {}  # job key by generation id
         self._without_model: dict[str, str] = {}  # job key by generation id without its suffix
         for record in records:
@@ -83,16 +84,14 @@ class GenerationOwners(ForwardingProvider):
 
     def _start(self, generation_id: str) -> str:
         """Return the id without its optional suffix."""
-        suffix = self._provider.capabilities.optional_suffix
-        return generation_id.partition(suffix)[0] if suffix else generation_id
+        return generation_id.partition(self._suffix)[0] if self._suffix else generation_id
 
     def _owner(self, generation_id: str, key: str) -> str:
         """Return the key of the job that owns the id. An id without an owner gets `key` as its owner.
 
         An id with its suffix and the same id without it are one id (`Capabilities.optional_suffix`).
         """
-        suffix = self._provider.capabilities.optional_suffix
-        start, _, model = generation_id.partition(suffix) if suffix else (generation_id, "", "")
+        start, _, model = generation_id.partition(self._suffix) if self._suffix else (generation_id, "", "")
         known = self._owners.get(generation_id) or self._owners.get(start)
         if not model:
             known = known or self._without_model.get(start)

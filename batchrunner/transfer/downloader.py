@@ -14,7 +14,7 @@ import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from batchrunner.job import Result
 from batchrunner.media import mp4_structure
 from batchrunner.media.decoder import CheckLimit
 from batchrunner.media.decoder_pool import WORKERS, Decoders
-from batchrunner.net.connections import closed_ways, unreachable_text
+from batchrunner.net.connections import settings_fault, unreachable_text
 from batchrunner.redaction import Redactor, error_text
 from batchrunner.storage import durable_files
 from batchrunner.storage.batching import Batcher
@@ -42,9 +42,12 @@ from batchrunner.transfer.url_guard import Guard
 _RECEIVE_BYTES = 128 * 1024  # aiohttp buffers twice as much before it stops receiving
 _LONGEST_FIELD_BYTES = 64 * 1024  # a header field, for example a redirect to a signed link
 _LARGEST_CLIP_BYTES = 4 << 30
-_CONNECT_S = 20.0
-_WAY_S = 60.0  # to a connection, that of a proxy to the host included
-_SILENCE_S = 60.0  # without a byte
+_TIMEOUT = aiohttp.ClientTimeout(
+    total=None,
+    connect=60.0,  # includes the connection of a proxy to the host
+    sock_connect=20.0,
+    sock_read=60.0,  # without a byte
+)
 _LONGEST_S = 3600.0  # one transfer
 _REDIRECTS = 5
 _WHOLE = {200, 203}  # 203: a proxy on the way changed something; the checks decide
@@ -140,6 +143,7 @@ class Downloader:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "batchrunner", "Accept-Encoding": "identity"},
+            timeout=_TIMEOUT,
             auto_decompress=False,
             read_bufsize=_RECEIVE_BYTES,
             max_field_size=_LONGEST_FIELD_BYTES,
@@ -196,7 +200,7 @@ class Downloader:
         """Receive the decoded body, and return what the host says about the file."""
         if not download.fresh:
             await self._off_loop(download.recall)
-        async with self._reach(url, download.request_headers()) as reply:
+        async with await self._reach(url, download.request_headers()) as reply:
             headers = self._redactor.headers({name.lower(): value for name, value in reply.headers.items()})
             coded = codings(headers.get("content-encoding", ""))
             continued = _continues(reply.status, headers, download, coded=bool(coded))
@@ -208,7 +212,8 @@ class Downloader:
             # A range counts bytes of the encoded file. The partial file has decoded bytes, so it cannot be continued.
             download.start(continued, "" if coded else headers.get("etag", ""))
             try:
-                pieces = _unpacked(reply.content.iter_any(), coded)
+                blocks = reply.content.iter_any()
+                pieces = _unpacked(blocks, coded) if coded else blocks
                 await self._take(pieces, download, lambda: on_progress(download.size_bytes, expected))
             except ValueError as error:
                 return _Received(damage=error_text(error))
@@ -226,33 +231,35 @@ class Downloader:
                 download.forget()
                 raise ServiceFault("bad_file", f"the download does not end: over {_LARGEST_CLIP_BYTES} bytes came")
 
-    @asynccontextmanager
-    async def _reach(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Follow `url` and its redirects, and return the reply. Each address is checked before a request is sent."""
+    async def _reach(self, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Follow `url` and its redirects, and return the reply, which the caller closes.
+
+        Each address is checked before a request is sent.
+        """
         target = self._guard.target(url)
         cookies = Cookies()
         for _ in range(_REDIRECTS + 1):
             await self._guard.admit(target)
-            async with self._asked(target, {**headers, **cookies.headers(target)}) as reply:
-                if reply.status not in _MOVED or "Location" not in reply.headers:
-                    yield reply
-                    return
+            reply = await self._request(target, {**headers, **cookies.headers(target)})
+            if reply.status not in _MOVED or "Location" not in reply.headers:
+                return reply
+            async with reply:
                 cookies.observe(target, reply.headers.getall("Set-Cookie", []))
                 target = self._guard.target(reply.headers["Location"], target)
         raise ServiceFault("link_refused", f"the download link is redirected more than {_REDIRECTS} times")
 
-    @asynccontextmanager
-    async def _asked(self, target: URL, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _request(self, target: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Request `target`, which the guard has admitted, directly or through its proxy."""
         proxy = self._guard.proxy(target)
         session = self._proxied if proxy else self._direct
         assert session is not None
-        timeout = aiohttp.ClientTimeout(total=None, connect=_WAY_S, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
-        with closed_ways(proxy, "link_certificate", "link_proxy"):
-            async with session.get(
-                target, headers=headers, timeout=timeout, allow_redirects=False, proxy=proxy.url if proxy else None
-            ) as reply:
-                yield reply
+        try:
+            return await session.get(target, headers=headers, allow_redirects=False, proxy=proxy.url if proxy else None)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            fault = settings_fault(error, proxy, "link_certificate", "link_proxy")
+            if fault is None:
+                raise
+            raise fault from error
 
     async def _finished(self, key: str, download: PartialFile, received: _Received) -> Fetched:
         """Check a complete file. Small clips are checked in batches: a thread switch costs more than the work."""

@@ -115,7 +115,6 @@ class PartialFile:
         self.fresh = fresh
         self.etag = ""
         self.size_bytes = 0  # bytes received, written or not
-        self._sidecar = stem.with_suffix(".json")
         self._disk = disk
         self._executor = executor
         self._file: BatchFile | None = None
@@ -127,6 +126,10 @@ class PartialFile:
         self._small: bytes | None = None  # the whole content, if it is less than a batch and written
         self._continued = self._started = False
         self._busy = Lock()  # a cancelled download may still be finishing in a thread
+
+    @property
+    def _sidecar(self) -> Path:
+        return self.path.with_suffix(".json")
 
     @property
     def is_small(self) -> bool:

@@ -10,6 +10,7 @@ A proxy looks names up itself, so behind one a name is judged as a name: those o
 import ipaddress
 import re
 import socket
+from functools import lru_cache
 
 from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -161,6 +162,7 @@ def _ipv4(bits: int) -> ipaddress.IPv4Address:
     return ipaddress.IPv4Address(bits & 0xFFFF_FFFF)
 
 
+@lru_cache(256)
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(host)

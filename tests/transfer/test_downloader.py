@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -761,7 +762,7 @@ def test_a_dead_link_is_reported(tmp_path: Path, executor: Executor, url: str, f
 def test_silence_times_out_and_the_partial_file_is_kept(
     bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloader, "_SILENCE_S", 0.05)
+    monkeypatch.setattr(downloader, "_TIMEOUT", aiohttp.ClientTimeout(total=None, sock_read=0.05))
 
     async def answer(request: web.Request) -> web.StreamResponse:
         reply = web.StreamResponse(headers={"ETag": '"v1"', "Content-Length": str(len(clip))})

@@ -85,7 +85,7 @@ def is_usable_id(value: object) -> TypeGuard[str]:
         isinstance(value, str)
         and bool(value.strip())
         and len(value) <= _MAX_ID
-        and value == value.encode("utf-8", "ignore").decode()
+        and (value.isascii() or value == value.encode("utf-8", "ignore").decode())
     )
 
 

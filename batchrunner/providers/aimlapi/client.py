@@ -1,19 +1,18 @@
-"""The calls to the service, on aiohttp. `_mapped` turns all exceptions of libraries into ours.
+"""The calls to the service, on aiohttp. `call_fault` turns all exceptions of libraries into ours.
 
 First, nothing is retried here: only the journal knows whether a call may be repeated. Second, the API key goes only
 into the Authorization header of requests to the service's own base URL.
 """
 
 import asyncio
-import json
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from types import TracebackType
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -21,16 +20,16 @@ from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from batchrunner.clock import Clock
-from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, NetworkFault, ServiceFault
+from batchrunner.errors import AccountFault, CallError, JobFault, NetworkFault, ServiceFault
 from batchrunner.formatting import size_text
 from batchrunner.job import Job, Media
-from batchrunner.media import probe
 from batchrunner.media.encoded_inputs import EncodedInputs
-from batchrunner.net.connections import NO_CONNECTION_HINT, closed_ways, unreachable_text
+from batchrunner.net.connections import NO_CONNECTION_HINT, settings_fault, unreachable_text
 from batchrunner.net.proxies import Proxies
 from batchrunner.providers import registry
 from batchrunner.providers.aimlapi import billing, responses
 from batchrunner.providers.aimlapi.framing import Head
+from batchrunner.providers.aimlapi.submission_body import SubmissionBody
 from batchrunner.providers.base import (
     Accepted,
     Balance,
@@ -56,11 +55,9 @@ _CHARGES_PAGES = 100  # at most, of a hundred rows
 _LOG_PAGES = 100  # at most: half a minute's allowance
 _PERIODS = (("1h", 3500.0), ("24h", 86_000.0), ("7d", 600_000.0), ("30d", float("inf")))
 _REACH_S = {"1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0, "30d": 2_592_000.0}
-_NO_SECRETS = Redactor()
 _SLOWEST_UPLOAD_BYTES_PER_S = 32 * 1024
-_SLICE_BYTES = 256 * 1024  # of an encoded input: one write to the socket
-_Chunk = bytes | memoryview | Media
-_FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+_T = TypeVar("_T")
+FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +134,11 @@ class ApiClient:
     async def __aenter__(self) -> Self:
         # A submission gets a connection of its own. The server may close a kept-alive one while we send, and then
         # the job would be in doubt. The price is one handshake a job.
+        waits = self._timeouts
         self._submissions = self._session(_Connector(limit=0, force_close=True))
         # Polls are repeatable, so they share kept-alive connections.
-        self._lookups = self._session(_Connector(limit=64))
+        polls = aiohttp.ClientTimeout(total=waits.poll_s, sock_connect=waits.connect_s)
+        self._lookups = self._session(_Connector(limit=64), polls)
         return self
 
     async def __aexit__(
@@ -154,9 +153,12 @@ class ApiClient:
         """What the endpoint's service offers."""
         return self._capabilities
 
-    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    def _session(
+        self, connector: aiohttp.TCPConnector, timeout: aiohttp.ClientTimeout | None = None
+    ) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
+            timeout=timeout or aiohttp.ClientTimeout(),
             cookie_jar=aiohttp.DummyCookieJar(),
             # Replies are small, so compression gains nothing. `_read` decompresses replies that are compressed anyway.
             headers={"User-Agent": "batchrunner", "Accept-Encoding": "identity"},
@@ -165,9 +167,6 @@ class ApiClient:
             max_line_size=responses.MAX_FIELD_BYTES,
             max_field_size=responses.MAX_FIELD_BYTES,
         )
-
-    def _closed_ways(self) -> AbstractContextManager[None]:
-        return closed_ways(self._proxy, "certificate", "proxy_refused")
 
     def prepare(self, job: Job) -> Coroutine[Any, Any, None] | None:
         """Return the work of encoding the local inputs of `job`; None if all of them are encoded. Raises LocalFault."""
@@ -191,43 +190,37 @@ class ApiClient:
                 for name, media in job.inputs.items()
                 if media.path is not None
             }
-            accepted = await self._send(_Body(job, self._executor, inputs), request_id)
-        return replace(accepted, notice=self._inputs.problem)
+            accepted = await self._send(SubmissionBody(job, self._executor, inputs), request_id)
+        return replace(accepted, notice=self._inputs.problem) if self._inputs.problem else accepted
 
-    async def _send(self, body: "_Body", request_id: str) -> Accepted:
-        headers = {
-            **self._authorization,
-            "Content-Type": "application/json",
-            "Content-Length": str(body.length_bytes),
-            "X-Client-Request-Id": request_id,
-        }
+    async def _send(self, body: SubmissionBody, request_id: str) -> Accepted:
         waits = self._timeouts
         total_s = waits.connect_s + waits.answer_s + body.length_bytes / _SLOWEST_UPLOAD_BYTES_PER_S
-        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=waits.connect_s, sock_read=waits.answer_s)
         assert self._submissions is not None
-        stream = body.stream()
-        with _mapped(body, self._redactor), self._closed_ways():
-            async with (
-                _closing(stream),
-                self._submissions.post(
-                    URL(f"{self._base}{_PATH}", encoded=True),
-                    data=stream,
-                    headers=headers,
-                    timeout=timeout,
-                    allow_redirects=False,
-                ) as reply,
-            ):
+        try:
+            async with self._submissions.post(
+                URL(f"{self._base}{_PATH}", encoded=True),
+                data=body,
+                headers={**self._authorization, "X-Client-Request-Id": request_id},
+                timeout=aiohttp.ClientTimeout(total=total_s, sock_connect=waits.connect_s, sock_read=waits.answer_s),
+                allow_redirects=False,
+            ) as reply:
                 read = await _read(reply, self._redactor)
-        with _enough(read, body, self._redactor), _sized(body):
-            return responses.read_submission(read.status, read.headers, read.body, self._clock.now())
+        except FOREIGN as error:
+            raise self._fault(error, body) from error
+        try:
+            return self._parsed(responses.read_submission, read, body=body)
+        except JobFault as error:
+            if error.kind != "too_large":
+                raise
+            message = f"{error.message}; the request has {size_text(body.length_bytes)}"
+            raise JobFault(error.kind, message, error.hint, status=error.status) from None
 
     async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
         """Poll a generation once. inputs: the URLs that its job submitted. Raises CallError."""
         # Ids hold ':' and '/' and must travel percent-encoded; yarl leaves both as they are in a query.
         read = await self._get(_PATH, {"generation_id": generation_id})
-        now, base = self._clock.now(), self._base
-        with _enough(read, redactor=self._redactor):
-            return responses.read_status(read.status, read.headers, read.body, now, generation_id, inputs, base)
+        return self._parsed(responses.read_status, read, generation_id, inputs, self._base)
 
     async def ping(self) -> None:
         """Poll a generation that does not exist: any answer of a working service will do. Raises CallError."""
@@ -253,8 +246,7 @@ class ApiClient:
         date: str | None = None
         for _ in range(_LOG_PAGES):
             read = await self._get(_LOG_PATH, query)
-            with _enough(read, redactor=self._redactor):
-                page = responses.read_log(read.status, read.headers, read.body, self._clock.now())
+            page = self._parsed(responses.read_log, read)
             rows += page.rows
             date = date or read.headers.get("date", "")  # of the first page: the others are no older
             is_whole = is_whole and page.is_whole and read.broken is None
@@ -269,8 +261,7 @@ class ApiClient:
     async def balance(self) -> Balance | None:
         """Return the account's balance; None where the service does not show it to this key. Raises CallError."""
         read = await self._get(_BALANCE_PATH, {})
-        with _enough(read, redactor=self._redactor):
-            return billing.read_balance(read.status, read.headers, read.body, self._clock.now())
+        return self._parsed(billing.read_balance, read)
 
     async def charges(self, since: float) -> Charges | None:
         """Return the charges settled since `since` (wall time, s); None where they are not listed. Raises CallError."""
@@ -278,8 +269,7 @@ class ApiClient:
         rows: list[Charge] = []
         for _ in range(_CHARGES_PAGES):
             read = await self._get(_CHARGES_PATH, query)
-            with _enough(read, redactor=self._redactor):
-                page = billing.read_charges(read.status, read.headers, read.body, self._clock.now())
+            page = self._parsed(billing.read_charges, read)
             if page is None:
                 return Charges(tuple(rows), complete=False) if rows else None
             rows += page.charges
@@ -294,87 +284,34 @@ class ApiClient:
         version = known.version if known else ""
         # The list is public, so the key is not sent.
         read = await self._get(_PRICES_PATH, query, {"If-None-Match": version} if version else {})
-        now, host = self._clock.now(), URL(self._base).host or ""
         if known and read.status == billing.NOT_MODIFIED:
-            return replace(known, as_of=now)
-        with _enough(read, redactor=self._redactor):
-            return billing.read_prices(read.status, read.headers, read.body, now, host)
+            return replace(known, as_of=self._clock.now())
+        return self._parsed(billing.read_prices, read, URL(self._base).host or "")
 
     async def _get(self, path: str, query: dict[str, str], headers: dict[str, str] | None = None) -> "_Read":
         """Look something up. headers: sent instead of the key."""
         encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
         url = URL(f"{self._base}{path}{'?' if encoded else ''}{encoded}", encoded=True)
-        timeout = aiohttp.ClientTimeout(total=self._timeouts.poll_s, sock_connect=self._timeouts.connect_s)
         sent = self._authorization if headers is None else headers
         assert self._lookups is not None
-        with _mapped(redactor=self._redactor), self._closed_ways():
-            async with self._lookups.get(url, headers=sent, timeout=timeout, allow_redirects=False) as reply:
+        try:
+            async with self._lookups.get(url, headers=sent, allow_redirects=False) as reply:
                 return await _read(reply, self._redactor)
+        except FOREIGN as error:
+            raise self._fault(error) from error
 
+    def _parsed(self, parse: Callable[..., _T], read: "_Read", *further: Any, body: SubmissionBody | None = None) -> _T:
+        """Parse a reply. A truncated one without the needed content is a broken connection. Raises CallError."""
+        try:
+            return parse(read.status, read.headers, read.body, self._clock.now(), *further)
+        except CallError as error:
+            if read.broken is None or error.kind not in {"no_id", "bad_reply"}:
+                raise
+            raise self._fault(read.broken, body) from read.broken
 
-class _Body:
-    """A submission's JSON body. Its length is known beforehand.
-
-    inputs: the encoded local inputs, by name; those without a text are read chunk by chunk.
-    fault: set if an input cannot be read; the body then ends before its last byte.
-    complete: whether the last bytes were passed to aiohttp. Before that, the service has less JSON than Content-Length
-    declares and cannot accept it, so a cut leaves nothing in doubt.
-    """
-
-    def __init__(
-        self, job: Job, executor: Executor, inputs: Mapping[str, memoryview | None] = MappingProxyType({})
-    ) -> None:
-        fields = {item.name: item.field for item in registry.models()[job.model].inputs}
-        head = json.dumps({"model": job.model, **job.params}, ensure_ascii=True)[:-1]
-        pieces: list[_Chunk] = [head.encode()]
-        for name, media in job.inputs.items():
-            text = inputs.get(name)
-            pieces += [f', {json.dumps(fields[name])}: "'.encode(), _uri_part(media) if text is None else text, b'"']
-        pieces.append(b"}")
-        self._chunks: list[_Chunk] = []
-        for piece in pieces:  # bytes side by side are one part: few writes to the socket
-            last = self._chunks[-1] if self._chunks else None
-            if isinstance(piece, bytes) and isinstance(last, bytes):
-                self._chunks[-1] = last + piece
-            else:
-                self._chunks.append(piece)
-        self._executor = executor
-        self.fault: LocalFault | None = None
-        self.complete = False
-        self.length_bytes = sum(
-            probe.data_uri_length(source) if isinstance(source, Media) else len(source) for source in self._chunks
-        )
-
-    async def stream(self) -> AsyncGenerator[bytes | memoryview, None]:
-        for source in self._chunks:
-            if isinstance(source, bytes):
-                self.complete = source is self._chunks[-1]
-                yield source
-            elif isinstance(source, memoryview):
-                for start in range(0, len(source), _SLICE_BYTES):
-                    yield source[start : start + _SLICE_BYTES]
-            else:
-                try:
-                    async with aclosing(probe.read_data_uri(source, self._executor)) as chunks:
-                        async for chunk in chunks:
-                            yield chunk
-                except LocalFault as fault:
-                    self.fault = fault
-                    raise
-
-
-@asynccontextmanager
-async def _closing(stream: AsyncGenerator[bytes | memoryview, None]) -> AsyncIterator[None]:
-    """Close the file that is being read when the call ends: aiohttp drops a body that it did not send."""
-    try:
-        yield
-    finally:
-        with suppress(RuntimeError):  # aiohttp's own task is reading; it is cancelled, and closes the file then
-            await stream.aclose()
-
-
-def _uri_part(source: Media) -> bytes | Media:
-    return source if source.uri is None else json.dumps(source.uri)[1:-1].encode()
+    def _fault(self, error: Exception, body: SubmissionBody | None = None) -> CallError:
+        settings = settings_fault(error, self._proxy, "certificate", "proxy_refused")
+        return settings or call_fault(error, body, self._redactor)
 
 
 def _quoted(value: str) -> str:
@@ -400,11 +337,11 @@ async def _read(reply: aiohttp.ClientResponse, redactor: Redactor) -> _Read:
     broken: Exception | None = None
     content = bytearray()
     try:
-        async for block in reply.content.iter_chunked(64 * 1024):
+        while block := await reply.content.read(64 * 1024):
             content += block
             if len(content) > responses.MAX_REPLY_BYTES:
                 break
-    except _FOREIGN as error:
+    except FOREIGN as error:
         broken = error
     headers = {name.lower(): value for name, value in reply.headers.items()}
     body = _unpacked(bytes(content), headers.get("content-encoding", ""))[: responses.MAX_REPLY_BYTES]
@@ -421,46 +358,15 @@ def _unpacked(content: bytes, coding: str) -> bytes:
         return content
 
 
-@contextmanager
-def _enough(read: _Read, body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iterator[None]:
-    """Treat a truncated reply without the needed content as a broken connection."""
-    try:
-        yield
-    except CallError as error:
-        if read.broken is None or error.kind not in {"no_id", "bad_reply"}:
-            raise
-        with _mapped(body, redactor):
-            raise read.broken from error
-
-
-@contextmanager
-def _sized(body: _Body) -> Iterator[None]:
-    """Add the size of the body to the error if the service does not take so large a body."""
-    try:
-        yield
-    except JobFault as error:
-        if error.kind != "too_large":
-            raise
-        message = f"{error.message}; the request has {size_text(body.length_bytes)}"
-        raise JobFault(error.kind, message, error.hint, status=error.status) from None
-
-
-@contextmanager
-def _mapped(body: _Body | None = None, redactor: Redactor = _NO_SECRETS) -> Iterator[None]:
-    """Map exceptions of aiohttp and the system to ours. They depend on whether all of `body` was sent."""
-    try:
-        yield
-    except CallError:
-        raise
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+def call_fault(error: Exception, body: SubmissionBody | None, redactor: Redactor) -> CallError:
+    """Return the fault for an exception of aiohttp or the system. It depends on whether all of `body` was sent."""
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
         # No connection, so no byte of the request left: DNS, refused, unreachable, TLS.
         message = f"the service could not be reached: {redactor.text(unreachable_text(error))}"
-        raise NetworkFault("no_connection", message, NO_CONNECTION_HINT) from error
-    except _FOREIGN as error:
-        if body is not None and body.fault is not None:
-            raise body.fault from error
-        late = isinstance(error, TimeoutError)
-        cause = redactor.text(error_text(error))
-        kind, what = ("timed_out", "no answer in time") if late else ("cut", f"the connection broke: {cause}")
-        in_doubt = body is not None and body.complete
-        raise NetworkFault(kind, what, in_doubt=in_doubt) from error
+        return NetworkFault("no_connection", message, NO_CONNECTION_HINT)
+    if body is not None and body.fault is not None:
+        return body.fault
+    late = isinstance(error, TimeoutError)
+    cause = redactor.text(error_text(error))
+    kind, what = ("timed_out", "no answer in time") if late else ("cut", f"the connection broke: {cause}")
+    return NetworkFault(kind, what, in_doubt=body is not None and body.complete)

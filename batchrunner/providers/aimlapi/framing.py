@@ -9,11 +9,10 @@ import re
 
 MAX_HEAD_BYTES = 256 << 10  # a longer head is passed on unchanged
 _END = re.compile(rb"\r?\n\r?\n")
-_LINE = re.compile(rb"\r?\n")
 _INFORMATIONAL = re.compile(rb"HTTP/1\.\d +1\d\d")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:(.*)\Z", re.DOTALL)
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_USED = {
+_WITHOUT_CONTROLS = bytes(0x20 if code != 0x09 and (code < 0x20 or code == 0x7F) else code for code in range(256))
+_READ = {
+    b"content-length",
     *(b"transfer-encoding", b"content-encoding", b"content-type", b"connection", b"retry-after", b"location", b"date"),
     *(b"x-inference-id", b"x-request-id", b"upgrade"),
     *(b"etag", b"x-aimlapi-credits-used", b"x-aimlapi-usd-spent"),
@@ -58,20 +57,21 @@ class Head:
 
 def readable(head: bytes, max_field_bytes: int) -> bytes:
     """Return the head reduced to the status line and the used fields. A head that is not HTTP is returned unchanged."""
-    status, *lines = _LINE.split(head.rstrip(b"\r\n"))
+    status, *lines = head.rstrip(b"\r\n").replace(b"\r\n", b"\n").split(b"\n")
     if not status.startswith(b"HTTP/"):
         return head
     lengths: set[bytes] = set()
     kept = [status]
     chunked = False
     for line in lines:
-        field = _FIELD.match(line)
-        if field is None or len(line) > max_field_bytes:
+        name, colon, value = line.partition(b":")
+        name = name.rstrip(b" \t").lower()
+        if not colon or name not in _READ or len(line) > max_field_bytes:
             continue
-        name, value = field[1].lower(), _CONTROL.sub(b" ", field[2]).strip()
+        value = value.translate(_WITHOUT_CONTROLS).strip()
         if name == b"content-length":
-            lengths |= {length.strip() for length in value.split(b",")}
-        elif name in _USED:
+            lengths.update(length.strip() for length in value.split(b","))
+        else:
             chunked = chunked or name == b"transfer-encoding"
             kept.append(name + b": " + value)
     length = lengths.pop() if len(lengths) == 1 else b""

@@ -167,11 +167,12 @@ def read_submission(status: int, headers: Mapping[str, str], body: bytes, now: f
     headers: names in lower case. now: wall time in seconds, for Retry-After given as a date.
     Raises CallError; its `in_doubt` is False only where the status says that no work has started (`_STATUSES`).
     """
-    reply = json_object(body)
     if 200 <= status < 300:
-        found = _submitted_id(reply, headers, body)
-        if found:
-            return Accepted(found, _quote(_merged(levels(reply)) if reply else {}, headers))
+        reply = json_object(body)
+        found = levels(reply) if reply else []
+        generation_id = _submitted_id(found, headers, body)
+        if generation_id:
+            return Accepted(generation_id, _quote(_merged(found), headers))
         raise ServiceFault(
             "no_id",
             f"the service answered {status} without a generation id: {_excerpt(body)}",
@@ -184,10 +185,11 @@ def read_submission(status: int, headers: Mapping[str, str], body: bytes, now: f
     raise _refusal(status, headers, body, now, in_doubt=not refused)
 
 
-def _submitted_id(reply: dict[str, Any] | None, headers: Mapping[str, str], body: bytes) -> str | None:
-    ids = [ids_of(level)[0] for level in reversed(levels(reply)) if ids_of(level)] if reply else []
+def _submitted_id(found: list[dict[str, Any]], headers: Mapping[str, str], body: bytes) -> str | None:
+    """Return the id that the innermost object with an id gives itself. found: the objects of the reply (`levels`)."""
+    innermost = next((ids for level in reversed(found) if (ids := ids_of(level))), None)
     # x-inference-id is documented to equal the id that a submit returns, so it serves where the body has none.
-    return ids[0] if ids else id_text(headers.get("x-inference-id", "").strip()) or id_in_text(body)
+    return innermost[0] if innermost else id_text(headers.get("x-inference-id", "").strip()) or id_in_text(body)
 
 
 def read_status(
@@ -221,7 +223,9 @@ def read_status(
         link = result_link(merged, inputs, base_url, certain=known is None)
     phase = _phase(known, link, failure)
     error = _why(phase, label, merged, asked) if link is None else None
-    notice = f"an error beside the status {storable(label)[:_MAX_WORD]!r}: {reason(failure) or quoted(failure)}"
+    notice = ""
+    if failure is not None and phase is not Phase.FAILED:
+        notice = f"an error beside the status {storable(label)[:_MAX_WORD]!r}: {reason(failure) or quoted(failure)}"
     return GenerationStatus(
         phase=phase,
         status_text=label[:_MAX_WORD],
@@ -230,7 +234,7 @@ def read_status(
         error=error,
         credits=_credits(merged),
         named=named,
-        notice="" if failure is None or phase is Phase.FAILED else notice,
+        notice=notice,
     )
 
 

@@ -26,6 +26,7 @@ _OTHER_FILES = {
     *("png", "jpg", "jpeg", "webp", "gif", "svg", "bmp", "avif", "heic", "ico", "tif", "tiff"),
     *("mp3", "wav", "m4a", "aac", "ogg", "flac", "json", "zip", "txt", "html", "htm", "srt", "vtt", "log", "pdf"),
 }
+_FILES = _VIDEOS | _OTHER_FILES
 _CONTROL = {"status", "poll", "polling", "cancel", "webhook", "callback", "dashboard", "billing", "terms", "policy"}
 _HELP = {"doc", "docs", "documentation", "help", "support", "faq"}
 # Words in a path or a host that say that a link leads somewhere else, and those in a key.
@@ -162,6 +163,6 @@ def _extension(url: str) -> str:
 def _plain(url: str) -> str:
     """A link in a form in which two that mean the same are equal; of one that names a file, without its query."""
     url = url.strip()
-    if _extension(url) in _VIDEOS | _OTHER_FILES:
+    if _extension(url) in _FILES:
         url = _QUERY.split(url, maxsplit=1)[0]
     return unquote(url).rstrip("/")

@@ -7,6 +7,7 @@ checks first that the object is the one that the manifest's load found.
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -38,6 +39,16 @@ class Links:
     open: Open = open_store
 
 
+def with_signed_inputs(provider: Provider, links: Links, jobs: Iterable[Job], further: Iterable[str] = ()) -> Provider:
+    """Return a provider that signs the inputs in buckets: `provider` itself if there are none.
+
+    Arguments: see `SignedInputs`.
+    """
+    jobs, further = list(jobs), list(further)
+    has_addresses = bool(further) or any(is_address(media.source) for job in jobs for media in job.inputs.values())
+    return SignedInputs(provider, links, jobs, further) if has_addresses else provider
+
+
 class SignedInputs(ForwardingProvider):
     """A provider whose jobs may have inputs in buckets. It passes its calls on to another provider.
 
@@ -56,7 +67,7 @@ class SignedInputs(ForwardingProvider):
         self._warned = False
         self._signed_ahead: dict[str, tuple[float, Job]] = {}  # until when, by fingerprint
 
-    @property
+    @cached_property
     def capabilities(self) -> Capabilities:
         """The capabilities of the wrapped provider. Links can be made before a submission."""
         return replace(self._provider.capabilities, prepares=True)

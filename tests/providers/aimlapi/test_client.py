@@ -32,6 +32,7 @@ from batchrunner.media import probe
 from batchrunner.providers.aimlapi import client as client_room
 from batchrunner.providers.aimlapi import responses
 from batchrunner.providers.aimlapi.client import ApiClient, Timeouts
+from batchrunner.providers.aimlapi.submission_body import SubmissionBody
 from batchrunner.providers.base import Accepted, Phase
 from batchrunner.providers.endpoint import Endpoint
 from batchrunner.redaction import Redactor
@@ -875,22 +876,19 @@ def instance(kind: type[BaseException]) -> BaseException:
 def test_no_foreign_exception_crosses_the_border(
     kind: type[BaseException], sent: bool | None, executor: Executor
 ) -> None:
-    body = None if sent is None else client_room._Body(make_job(), executor)
+    assert issubclass(kind, client_room.FOREIGN)
+    body = None if sent is None else SubmissionBody(make_job(), executor)
     if body is not None:
         body.complete = bool(sent)
-    with pytest.raises(CallError) as caught, client_room._mapped(body):
-        raise instance(kind)
+    fault = client_room.call_fault(instance(kind), body, Redactor())
     unconnected = issubclass(kind, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL)
-    assert isinstance(caught.value, NetworkFault)
-    assert caught.value.kind in {"no_connection", "timed_out", "cut"}
-    assert (caught.value.kind == "no_connection") == unconnected
-    assert caught.value.in_doubt == (bool(sent) and not unconnected)
-    assert caught.value.message
-    assert caught.value.__cause__ is not None
+    assert isinstance(fault, NetworkFault)
+    assert fault.kind in {"no_connection", "timed_out", "cut"}
+    assert (fault.kind == "no_connection") == unconnected
+    assert fault.in_doubt == (bool(sent) and not unconnected)
+    assert fault.message
 
 
-def test_an_error_unrelated_to_the_network_is_not_a_network_fault() -> None:
-    with pytest.raises(ZeroDivisionError), client_room._mapped():
-        raise ZeroDivisionError
-    with pytest.raises(asyncio.CancelledError), client_room._mapped():
-        raise asyncio.CancelledError
+@pytest.mark.parametrize("kind", [ZeroDivisionError, asyncio.CancelledError, CallError])
+def test_an_error_unrelated_to_the_network_is_not_a_network_fault(kind: type[BaseException]) -> None:
+    assert not issubclass(kind, client_room.FOREIGN)

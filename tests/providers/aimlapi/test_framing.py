@@ -19,6 +19,8 @@ MAX = 64 << 10
         (b"Content-Length: -1\r\n", b""),
         (b"Content-Length: five\r\n", b""),
         (b"Content-Length:\r\n", b""),
+        (b"Content-Length\r\nContent-Length: 5\r\n", b"content-length: 5\r\n"),
+        (b"Retry-After: \t5\x0b6\x7f\r\n", b"retry-after: 5 6\r\n"),
         (b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"transfer-encoding: chunked\r\n"),
         (b"Broken\r\nRetry-After: 5\r\n", b"retry-after: 5\r\n"),
         (b"Retry-After : 5\r\n", b"retry-after: 5\r\n"),

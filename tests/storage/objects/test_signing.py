@@ -14,7 +14,7 @@ from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus,
 from batchrunner.redaction import MARK, Redactor
 from batchrunner.storage.objects.address import AllowedBuckets, ObjectAddress
 from batchrunner.storage.objects.credentials import Credentials
-from batchrunner.storage.objects.signing import Links, SignedInputs
+from batchrunner.storage.objects.signing import Links, SignedInputs, with_signed_inputs
 from batchrunner.storage.objects.store import Access, ObjectState
 from tests.conftest import NOW, make_job
 
@@ -226,6 +226,15 @@ def test_links_to_staged_inputs_of_an_earlier_run_are_known_before_the_first_pol
     provider = SignedInputs(service, links, [local], ["s3://clips/staged/x"])
     asyncio.run(provider.status("gen"))
     assert "5167" not in batch.redactor.text(f"cannot fetch {HOST}/clips/staged/y.mp4?X-Amz-Signature=51671")
+
+
+def test_a_batch_without_inputs_in_buckets_needs_no_signing() -> None:
+    batch = Batch(Bucket(None))
+    service: Any = batch.service
+    links = Links(lambda: Access(AllowedBuckets.of([]), {}, Path("/")), DAY_S, batch.redactor, batch.warnings.append)
+    assert with_signed_inputs(service, links, [make_job()]) is service
+    assert isinstance(with_signed_inputs(service, links, [make_job(), batch.job]), SignedInputs)
+    assert isinstance(with_signed_inputs(service, links, [], ["s3://clips/staged/x"]), SignedInputs)
 
 
 def test_config_that_cannot_be_read_is_a_local_fault() -> None:
