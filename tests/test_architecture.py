@@ -30,7 +30,7 @@ LONG_FILES: dict[str, str] = {"batchrunner.cli": "one function for each command,
 # Purity is a property of packages. IMPURE names the modules of these packages that read files or the clock, or open
 # connections.
 PURE_PACKAGES = ("plan", "engine.polling", "manifest", "progress", "providers.aimlapi", "report", "sandbox.faults")
-IMPURE = {"providers.aimlapi.client", "report.html", "report.writer"}
+IMPURE = {"providers.aimlapi.client", "providers.aimlapi.submission_body", "report.html", "report.writer"}
 PURE_MODULES = {
     *("app.run_started", "errors", "events", "formatting", "job", "moments", "net.proxies", "redaction", "settings"),
     *(
