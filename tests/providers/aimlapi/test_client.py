@@ -841,7 +841,7 @@ def test_a_submission_can_be_cancelled_while_an_input_is_read(
 # The border
 
 
-def subclasses(of: type[BaseException]) -> list[type[BaseException]]:
+def subclasses(of: type[Exception]) -> list[type[Exception]]:
     return sorted(
         {of, *(item for sub in of.__subclasses__() for item in subclasses(sub))}, key=lambda cls: cls.__name__
     )
@@ -863,7 +863,7 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
-def instance(kind: type[BaseException]) -> BaseException:
+def instance(kind: type[Exception]) -> Exception:
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     wanted = [
         item.name for item in parameters if item.default is item.empty and item.kind is item.POSITIONAL_OR_KEYWORD
@@ -874,7 +874,7 @@ def instance(kind: type[BaseException]) -> BaseException:
 @pytest.mark.parametrize("kind", FOREIGN, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("sent", [None, False, True], ids=["look", "before the end", "all sent"])
 def test_no_foreign_exception_crosses_the_border(
-    kind: type[BaseException], sent: bool | None, executor: Executor
+    kind: type[Exception], sent: bool | None, executor: Executor
 ) -> None:
     assert issubclass(kind, client_room.FOREIGN)
     body = None if sent is None else SubmissionBody(make_job(), executor)
