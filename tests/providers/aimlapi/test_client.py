@@ -873,9 +873,7 @@ def instance(kind: type[Exception]) -> Exception:
 
 @pytest.mark.parametrize("kind", FOREIGN, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("sent", [None, False, True], ids=["look", "before the end", "all sent"])
-def test_no_foreign_exception_crosses_the_border(
-    kind: type[Exception], sent: bool | None, executor: Executor
-) -> None:
+def test_no_foreign_exception_crosses_the_border(kind: type[Exception], sent: bool | None, executor: Executor) -> None:
     assert issubclass(kind, client_room.FOREIGN)
     body = None if sent is None else SubmissionBody(make_job(), executor)
     if body is not None:
