@@ -48,26 +48,29 @@ class AttemptTable:
     A batch can have 100,000 attempts: they are stored as bare numbers and created on iteration.
     """
 
-    def __init__(self, jobs: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(self, jobs: Iterable[Mapping[str, Any]] = ()) -> None:
         self.rows = 0
         self._outcomes: list[str | None] = []
         self._figures = array("d")  # of each attempt, in the order of `Try`'s fields; NaN if unknown
-        known: set[str] = set()
+        self._known: set[str] = set()
         for job in jobs:
-            attempts = job["attempts"]
-            self.rows += bool(attempts)
-            for item in attempts:
-                if item["request_id"] not in known:
-                    known.add(item["request_id"])
-                    self._outcomes.append(item["outcome"])
-                    self._figures.extend(nan if value is None else value for value in _figures(item))
+            self.add(job["attempts"])
+
+    def add(self, attempts: Sequence[Mapping[str, Any]]) -> None:
+        """Add the attempts of a row."""
+        self.rows += bool(attempts)
+        for item in attempts:
+            if item["request_id"] not in self._known:
+                self._known.add(item["request_id"])
+                self._outcomes.append(item["outcome"])
+                self._figures.extend([nan if value is None else value for value in _figures(item)])
 
     def __iter__(self) -> Iterator[Try]:
         figures = iter(self._figures)
-        for outcome, *found in zip(self._outcomes, *[figures] * 8, strict=True):
-            submitted, accepted, generating, completed, ended, price, poll_count, is_accepted = found
-            times = (_known(accepted), _known(generating), _known(completed), _known(ended))
-            yield Try(outcome, submitted, *times, _known(price), int(poll_count), bool(is_accepted))
+        for outcome, submitted, *found, poll_count, is_accepted in zip(self._outcomes, *[figures] * 8, strict=True):
+            accepted, generating, completed, ended, price = [None if isnan(item) else item for item in found]
+            times = (submitted, accepted, generating, completed, ended)
+            yield Try(outcome, *times, price, int(poll_count), bool(is_accepted))
 
 
 def seconds_of(time: str | None) -> float | None:
@@ -160,10 +163,6 @@ def cost(budget: float | None, tries: Iterable[Try], spans: Sequence[tuple[float
         "marks": [],
         "summary": f"{dollars(total)} ({total:,.0f} credits) for {count_text(len(paid), 'completed generation')}.",
     }
-
-
-def _known(value: float) -> float | None:
-    return None if isnan(value) else value
 
 
 def _figures(attempt: Mapping[str, Any]) -> tuple[float | None, ...]:

@@ -92,25 +92,41 @@ class _Group:
             self.hints.setdefault(_bare(job, error["hint"]), error["hint"])
 
 
+class CauseGroups:
+    """The causes in `report`, collected while its rows are read."""
+
+    def __init__(self, report: dict[str, Any]) -> None:
+        self._report = report
+        self._groups: dict[tuple[str, str, int], _Group] = {}
+        self._sizes: Mapping[str, int] = report.get("group_sizes", {})
+
+    def add(self, job: Mapping[str, Any]) -> None:
+        """Add a row. A job without an error has no cause."""
+        error = job["error"]
+        if error is not None:
+            source = job["source"] if "sources" in self._report else 0  # each run directory has commands of its own
+            group = self._groups.setdefault((job["state"], error["kind"], source), _Group(error["fault"]))
+            group.take(job, error, self._sizes.get(job["id"], 1))
+
+    def causes(self) -> list[Cause]:
+        """Return the causes: failed jobs first, then by the number of jobs."""
+        ranked = sorted(self._groups.items(), key=lambda group: (_ORDER.index(group[0][0]), -group[1].jobs))
+        reports: list[dict[str, Any]] = self._report.get("sources") or [self._report]
+        return [_cause(reports[source], state, kind, group) for (state, kind, source), group in ranked]
+
+
 def causes(report: dict[str, Any]) -> list[Cause]:
-    """Return the causes in `report`: failed jobs first, then by the number of jobs.
+    """Return the causes in `report`, in the order of `CauseGroups`.
 
     A report that is summed up (`batchrunner.report.closing`) has them.
     """
     if "causes" in report:
         known: list[Cause] = report["causes"]
         return known
-    groups: dict[tuple[str, str, int], _Group] = {}
-    group_sizes: Mapping[str, int] = report.get("group_sizes", {})
+    groups = CauseGroups(report)
     for job in report["jobs"]:
-        error = job["error"]
-        if error is not None:
-            source = job["source"] if "sources" in report else 0  # each run directory has commands of its own
-            group = groups.setdefault((job["state"], error["kind"], source), _Group(error["fault"]))
-            group.take(job, error, group_sizes.get(job["id"], 1))
-    ranked = sorted(groups.items(), key=lambda group: (_ORDER.index(group[0][0]), -group[1].jobs))
-    reports: list[dict[str, Any]] = report.get("sources") or [report]
-    return [_cause(reports[source], state, kind, group) for (state, kind, source), group in ranked]
+        groups.add(job)
+    return groups.causes()
 
 
 def command(report: dict[str, Any], *further: str, name: str = "run", job: str = "") -> str:

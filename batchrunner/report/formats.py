@@ -9,13 +9,13 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from batchrunner.formatting import printable
 from batchrunner.providers import registry
 from batchrunner.report.charts import AttemptTable, seconds_of
+from batchrunner.report.rows import complete
 
 _SIGNS = "=+-@"
 _WIDE_SIGNS = (chr(ord(item) + 0xFEE0) for item in _SIGNS)  # full-width forms, which spreadsheets read as well
@@ -26,6 +26,8 @@ _BEGINS_WITH_A_SIGN = re.compile(r",[^A-Za-z0-9,]")
 # Shared by all rows. Rows contain no cycles.
 _JSON = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), allow_nan=False)
 _ROWS = ("jobs", "earlier_jobs")
+_NESTED = ("request", "cost", "estimate", "times", "verdict", "error", "rendered_by", "object")
+_LAST = "the latest attempt"
 _QUANTILES = (0.5, 0.9, 0.99)
 
 Row = dict[str, Any]
@@ -48,7 +50,7 @@ def pieces(form: Form, report: Row) -> Iterator[str]:
     """Yield the file's text in pieces."""
     yield form.first(report)
     for number, job in enumerate(report["jobs"]):
-        yield f"{form.between if number else ''}{form.line(report, dict(job))}"
+        yield f"{form.between if number else ''}{form.line(report, complete(job))}"
     yield from form.last(report)
 
 
@@ -61,7 +63,7 @@ def _json_head(report: Row) -> str:
 def _json_tail(report: Row) -> Iterator[str]:
     yield '\n ],\n "earlier_jobs": [\n'
     for number, job in enumerate(report["earlier_jobs"]):
-        yield f"{JSON.between if number else ''}{_JSON.encode(dict(job))}"
+        yield f"{JSON.between if number else ''}{_JSON.encode(complete(job))}"
     yield "\n ]\n}\n"
 
 
@@ -69,11 +71,14 @@ JSON = Form(_json_head, lambda report, job: _JSON.encode(job), ",\n", _json_tail
 
 
 class Column(NamedTuple):
-    """A column of results.csv. of: returns the value for a job of the report; None is an empty cell."""
+    """A column of results.csv. keys: of a section of the job (`_sections`), and of the value in it. of: if it is given,
+    it returns the value for a job of the report. None is an empty cell.
+    """
 
     name: str
     meaning: str
-    of: Callable[[Row], object]
+    keys: tuple[str, str] = ("", "")
+    of: Callable[[Row], object] | None = None
 
 
 class Metric(NamedTuple):
@@ -84,16 +89,20 @@ class Metric(NamedTuple):
     of: Callable[[Row], Iterable[tuple[Mapping[str, str], float | None]]]
 
 
-def _key(name: str, inner: str | None = None) -> Callable[[Row], object]:
-    """Return a getter for a value of a job, or for a key within that value; None if it is missing."""
-    if inner is None:
-        return itemgetter(name)
-    return lambda job: job[name] and job[name].get(inner)
+def _key(name: str, inner: str | None = None) -> tuple[str, str]:
+    """Return the keys of a value of a job, or of a value within that value."""
+    return ("", name) if inner is None else (name, inner)
 
 
-def _last(name: str) -> Callable[[Row], object]:
-    """Return a getter for a value of the latest attempt."""
-    return lambda job: job["attempts"][-1][name] if job["attempts"] else None
+def _last(name: str) -> tuple[str, str]:
+    """Return the keys of a value of the latest attempt."""
+    return (_LAST, name)
+
+
+def _sections(job: Row) -> dict[str, Row]:
+    """Return the sections of a job that have values of columns, by name. A missing one is empty."""
+    nested = {name: job[name] or {} for name in _NESTED}
+    return {"": job, _LAST: job["attempts"][-1] if job["attempts"] else {}, **nested}
 
 
 def _marks(job: Row) -> str:
@@ -124,17 +133,19 @@ _COLUMNS_AFTER_INPUTS = (
     Column(
         "tags",
         '`key=value`, separated by `; `; text with `;`, `=` or `"` is in double quotes, as in JSON',
-        lambda job: _tags(job["tags"]),
+        of=lambda job: _tags(job["tags"]),
     ),
     Column("priority", "a higher number is submitted first", _key("priority")),
     Column("fingerprint", "the hash of the job's model, inputs and parameters", _key("fingerprint")),
     Column("generation_id", "the service's id of the latest generation", _key("generation_id")),
     Column("request_id", "the X-Client-Request-Id of the latest submission", _last("request_id")),
-    Column("attempts", "number of submissions", lambda job: len(job["attempts"])),
-    Column("polls", "number of polls of its generations", lambda job: sum(item["polls"] for item in job["attempts"])),
+    Column("attempts", "number of submissions", of=lambda job: len(job["attempts"])),
+    Column(
+        "polls", "number of polls of its generations", of=lambda job: sum(item["polls"] for item in job["attempts"])
+    ),
     Column("credits", "the service's quote for the latest generation", _last("credits")),
     Column("cost_usd", "the cost of its generations in US dollars, reserved amounts included", _key("cost", "usd")),
-    Column("cost_basis", "`settled`, `quoted` or `estimated`; several are separated by `; `", _cost_basis),
+    Column("cost_basis", "`settled`, `quoted` or `estimated`; several are separated by `; `", of=_cost_basis),
     Column("estimate_credits", "the expected charge for one generation", _key("estimate", "credits")),
     Column("submitted_at", "time of the latest submission, RFC 3339 in UTC", _last("submitted_at")),
     Column("completed_at", "time of the first poll that saw it completed", _last("completed_at")),
@@ -150,13 +161,13 @@ _COLUMNS_AFTER_INPUTS = (
     Column("width_px", "width of the clip in pixels", _key("width_px")),
     Column("height_px", "height of the clip in pixels", _key("height_px")),
     Column("duration_s", "length of the clip in seconds", _key("duration_s")),
-    Column("warnings", "unusual properties of the clip, separated by `; `", lambda job: "; ".join(job["warnings"])),
+    Column("warnings", "unusual properties of the clip, separated by `; `", of=lambda job: "; ".join(job["warnings"])),
     Column(
         "synthetic_marks",
         "`c2pa`, `xmp:<digital source type>` and `aigc`, separated by `; `; empty if the clip has none",
-        lambda job: "; ".join(job["synthetic_marks"] or ()),
+        of=lambda job: "; ".join(job["synthetic_marks"] or ()),
     ),
-    Column("marks", "kinds of marks of the clip, separated by `; `", _marks),
+    Column("marks", "kinds of marks of the clip, separated by `; `", of=_marks),
     Column("verdict", "`accept`, `reject`, or empty", _key("verdict", "verdict")),
     Column("error_kind", "a stable identifier of the reason for failure", _key("error", "kind")),
     Column("error_fault", "`job`, `account`, `service`, `network` or `local`", _key("error", "fault")),
@@ -174,6 +185,7 @@ _COLUMNS_AFTER_INPUTS = (
 )
 
 
+_AS_JSON = {bool, list, dict}
 _NO_INPUT: Mapping[str, None] = {"sha256": None}
 
 
@@ -197,7 +209,7 @@ FAMILIES = (
         "parameters",
         "parameters.{}",
         "a parameter of the model as it is sent; empty for a job without it",
-        lambda job, names: [_plain(value) for value in map(job["parameters"].get, names)],
+        lambda job, names: list(map(_plain, map(job["parameters"].get, names))),
     ),
     ColumnFamily(
         "inputs",
@@ -210,8 +222,7 @@ FAMILIES = (
 
 def _plain(value: object) -> object:
     """Return a value for a cell: texts and numbers as they are, others as JSON."""
-    is_text = isinstance(value, bool | list | dict)
-    return json.dumps(value, ensure_ascii=False) if is_text else value
+    return json.dumps(value, ensure_ascii=False) if type(value) in _AS_JSON else value
 
 
 @registry.cached
@@ -250,11 +261,11 @@ def _csv_head(report: Row) -> str:
 
 
 def _csv_row(report: Row, job: Row) -> str:
-    values = [column.of(job) for column in columns()]
-    names = report["columns"]
+    sections, names = _sections(job), report["columns"]
+    values = [sections[section].get(key) if of is None else of(job) for _, _, (section, key), of in columns()]
     for family in FAMILIES:
         values += family.of(job, names[family.names])
-    texts = [item if isinstance(item, str) else "" if item is None else str(item) for item in values]
+    texts = [item if type(item) is str else "" if item is None else str(item) for item in values]
     line = ",".join(texts)
     if _is_plain(line, len(texts)):  # most lines; csv.writer takes longer than all other steps
         return f"{line}\r\n"

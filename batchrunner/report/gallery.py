@@ -7,7 +7,7 @@ texts are made printable here.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.formatting import count_text, length_text, printable, size_text
 from batchrunner.providers import registry
@@ -67,7 +67,7 @@ def _card(job: dict[str, Any], takes: int) -> Card:
     facts: (name, text). suspicion: of the clip's marks. remarks: what looks wrong with the clip.
     """
     panes = _panes(job)
-    title, subtitle = label(job, [job["inputs"][item.name]["source"] for item in inputs_of(job)])
+    title, subtitle = label(job, [pane.name for pane in panes])
     marks = job["quality"]["marks"] if job["quality"] else []
     rejected = {mark["message"] for mark in marks if mark["action"] == "reject"}
     remarks = dict.fromkeys((*job["warnings"], *(mark["message"] for mark in marks)))
@@ -82,7 +82,7 @@ def _card(job: dict[str, Any], takes: int) -> Card:
         "verdict": _verdict(job),
         "suspicion": round(suspicion(job), 3),
         "clip": f"strip-{job['sha256']}" if job["file"] else "",
-        "reference": next((pane["key"] for pane in panes if pane["kind"] == "video"), ""),
+        "reference": next((pane.key for pane in panes if pane.kind == "video"), ""),
         "panes": panes,
     }
 
@@ -110,14 +110,24 @@ def _verdict(job: dict[str, Any]) -> dict[str, str]:
     return {"kind": found["verdict"], "text": ": ".join(filter(None, (text, ", ".join(found["reasons"]))))}
 
 
-def _panes(job: dict[str, Any]) -> list[dict[str, str]]:
-    """Return the inputs of a job: kind, key of the poster ("" if there is none), label, caption and name."""
+class Pane(NamedTuple):
+    """An input of a job. key: of the poster, or ""."""
+
+    kind: str
+    key: str
+    label: str
+    caption: str
+    name: str
+
+
+def _panes(job: dict[str, Any]) -> list[Pane]:
+    """Return the inputs of a job."""
     shown = []
     for known in inputs_of(job):
-        digest, source = job["inputs"][known.name]["sha256"], job["inputs"][known.name]["source"]
+        item = job["inputs"][known.name]
+        key = f"{known.kind}-{item['sha256']}" if item["sha256"] else ""
         caption = known.label.partition(" ")[0].lower()
-        key = f"{known.kind}-{digest}" if digest else ""
-        shown.append({"kind": known.kind, "key": key, "label": known.label, "caption": caption, "name": stem(source)})
+        shown.append(Pane(known.kind, key, known.label, caption, stem(item["source"])))
     return shown
 
 

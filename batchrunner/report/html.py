@@ -9,7 +9,7 @@ not every job has a card, and the page says so.
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain, islice
@@ -22,7 +22,8 @@ from batchrunner.media.posters import Pictures
 from batchrunner.plan.prices import dollars
 from batchrunner.report import gallery, overview
 from batchrunner.report.charts import AttemptTable, cost, generation_times, polls
-from batchrunner.report.failure_groups import causes, command
+from batchrunner.report.failure_groups import Cause, CauseGroups, command
+from batchrunner.report.rows import complete
 from batchrunner.report.text import headline
 from batchrunner.report.timeline import CALL_STATUSES, PHASES, run_spans, timeline
 
@@ -31,32 +32,52 @@ if TYPE_CHECKING:
 
 _MOST_EARLIER = 500
 _MOST_ACTIONS = 5  # visible before more are opened
-_METHODS = frozenset(dir(dict))
 _STATE_TEXTS = {"succeeded": "succeeded", "failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight"}
 
 
-def render(
-    report: dict[str, Any], pictures: Pictures | None = None, shown_jobs: Sequence[dict[str, Any]] | None = None
-) -> str:
+class PageRows:
+    """What the page needs of the rows of a report, collected while these are read, because they are not kept.
+
+    chosen: the indexes of the jobs with a card. cards: their complete rows. attempts: those of all rows.
+    """
+
+    def __init__(self, report: dict[str, Any], chosen: Collection[int]) -> None:
+        self.cards: list[dict[str, Any]] = []
+        self.attempts = AttemptTable()
+        self._chosen = frozenset(chosen)
+        self._groups = CauseGroups(report)
+
+    def add(self, number: int, row: dict[str, Any]) -> None:
+        """Add the complete row with index `number`."""
+        if number in self._chosen:
+            self.cards.append(row)
+        self.attempts.add(row["attempts"])
+        self._groups.add(row)
+
+    def causes(self) -> list[Cause]:
+        """Return the causes of all rows."""
+        return self._groups.causes()
+
+
+def render(report: dict[str, Any], pictures: Pictures | None = None, found: PageRows | None = None) -> str:
     """Return the page for a `report` of `batchrunner.report.build`. pictures: posters to show, none by default.
 
-    shown_jobs: the complete rows of the jobs with a card (`gallery.places`), if the caller has them.
+    found: what the page needs of the rows, if the caller has read them.
     """
-    shown = pictures or Pictures()
+    shown, collected = pictures or Pictures(), found or _read(report)
     environment = _environment()
     style, script = _asset("report.css"), _asset("report.js")
-    done, earlier = AttemptTable(report["jobs"]), AttemptTable(report["earlier_jobs"])
+    done, earlier = collected.attempts, AttemptTable(report["earlier_jobs"])
     spans = run_spans(report, chain(done, earlier))
-    jobs = shown_rows(report) if shown_jobs is None else shown_jobs
-    cards, facets = gallery.cards(jobs), gallery.facets(jobs)
+    cards, facets = gallery.cards(collected.cards), gallery.facets(collected.cards)
     return environment.get_template("report.html.j2").render(
         report=report,
-        **_first_screen(report),
+        **_first_screen(report, collected.causes()),
         style=style,
         style_hash=_digest(style),
         script=script,
         script_hash=_digest(script),
-        earlier_jobs=[dict(job) for job in islice(report["earlier_jobs"], _MOST_EARLIER)],
+        earlier_jobs=[complete(job) for job in islice(report["earlier_jobs"], _MOST_EARLIER)],
         cards=cards,
         first=gallery.FIRST,
         facets=facets,
@@ -96,12 +117,14 @@ def _bucket(report: dict[str, Any]) -> dict[str, str]:
     return {"place": printable(place), "command": command(report, name="review") if place else ""}
 
 
-def shown_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the complete rows of the jobs with a card."""
-    return [dict(report["jobs"][place]) for place in gallery.places([job["state"] for job in report["jobs"]])]
+def _read(report: dict[str, Any]) -> PageRows:
+    found = PageRows(report, gallery.places([job["state"] for job in report["jobs"]]))
+    for number, job in enumerate(report["jobs"]):
+        found.add(number, complete(job))
+    return found
 
 
-def _first_screen(report: dict[str, Any]) -> dict[str, Any]:
+def _first_screen(report: dict[str, Any], found: list[Cause]) -> dict[str, Any]:
     """Return the template's values for the top of the page and the list of actions."""
     return {
         "headline": overview.headline(report),
@@ -110,7 +133,7 @@ def _first_screen(report: dict[str, Any]) -> dict[str, Any]:
         "bars": overview.bars(report),
         "money_notes": overview.money_notes(report),
         "advice": overview.advice(report),
-        "actions": overview.actions(causes(report)),
+        "actions": overview.actions(found),
         "most_actions": _MOST_ACTIONS,
     }
 
@@ -126,28 +149,8 @@ def _asset(name: str) -> str:
 
 @cache
 def _environment() -> "Environment":
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from batchrunner.report.page_environment import page_environment
 
-    from batchrunner.report.compiled_templates import CompiledTemplates
-
-    class Page(Environment):
-        """The values of a page are dicts: look for a key first. Methods of dicts stay reachable."""
-
-        def getattr(self, obj: Any, attribute: str) -> Any:
-            if type(obj) is dict and attribute not in _METHODS:
-                return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
-            return super().getattr(obj, attribute)
-
-    environment = Page(
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        loader=FunctionLoader(_asset),
-        bytecode_cache=CompiledTemplates(Path(__file__).with_name("__pycache__"), Path(__file__).read_bytes()),
-    )
     filters: dict[str, Callable[..., object]] = {
         "size": size_text,
         "lasting": length_text,
@@ -160,16 +163,7 @@ def _environment() -> "Environment":
         "state_text": _state_text,
         "when": _when,
     }
-    environment.filters |= filters
-    return environment
-
-
-def _finalize(value: object) -> object:
-    """Make each value printable on its way to the page.
-
-    Markup that is safe already has another type and is not changed.
-    """
-    return printable(value) if type(value) is str else value
+    return page_environment(_asset, filters, Path(__file__).read_bytes())
 
 
 def _data(value: object) -> str:

@@ -1,6 +1,5 @@
 """Names of jobs for people: a typed id as it is, and the inputs instead of a derived id. Pure."""
 
-import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,12 +12,12 @@ _MOST = 80
 _TIMES = " \N{MULTIPLICATION SIGN} "
 
 
-def label(job: Mapping[str, Any], sources: Iterable[str]) -> tuple[str, str]:
+def label(job: Mapping[str, Any], stems: Iterable[str]) -> tuple[str, str]:
     """Return title and subtitle of a job: its id and its inputs, or its inputs and its unusual parameters.
 
-    sources: the job's inputs as the manifest names them, in the order of its model.
+    stems: the names of the job's inputs (`stem`), in the order of its model.
     """
-    pair = _TIMES.join(filter(None, map(stem, sources)))
+    pair = _TIMES.join(filter(None, stems))
     if not pair or not _DERIVED.fullmatch(job["job"]):
         return job["job"], pair
     return pair, ", ".join(unusual(job["request"]))
@@ -30,7 +29,9 @@ def stem(source: str) -> str:
         return ""
     _, mark, address = source.partition("://")
     path = unquote(address.partition("/")[2].partition("?")[0]) if mark else source
-    name = posixpath.splitext(posixpath.basename(path.rstrip("/")))[0]
+    name = path.rstrip("/").rpartition("/")[2]
+    before = name.rpartition(".")[0]
+    name = before if before.strip(".") else name  # an extension has a name before it
     return name if len(name) <= _MOST else f"{name[: _MOST - 1]}…"
 
 

@@ -5,10 +5,12 @@ and a next step. Rows and their values are created on access: 100,000 complete r
 the whole batch are in `batchrunner.report.build`.
 """
 
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from math import inf
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchrunner.errors import Problem
@@ -57,6 +59,8 @@ _WHY_OPEN: Mapping[str, Problem] = {
     ),
 }
 
+_STATE_NAMES = {state: state.value for state in State}  # faster than `value`
+
 
 @dataclass(frozen=True, slots=True)
 class RowContext:
@@ -101,10 +105,20 @@ class RowContext:
         return dict(zip(("credits", "basis", "billed_s"), self.seen[like], strict=True))
 
 
-class Row(Mapping[str, Any]):
-    """The row of an entry. `dict(row)` computes all values; they are then ready for JSON."""
+class _NoFile:
+    """The file of a row without a delivered result: it has no properties."""
 
-    __slots__ = ("context", "entry", "job", "record")
+    size_bytes = sha256 = width_px = height_px = duration_s = None
+    warnings = ()
+
+
+class Row(Mapping[str, Any]):
+    """The row of an entry. `complete` computes all values; they are then ready for JSON.
+
+    result: the delivered result if it still exists. clip: the same, or `_NoFile`.
+    """
+
+    __slots__ = ("clip", "context", "entry", "job", "record", "result")
     KEYS: ClassVar[Mapping[str, Callable[["Row"], Any]]]  # in order
 
     def __init__(self, job: Job, record: Record, context: RowContext, entry: Entry | None = None) -> None:
@@ -112,6 +126,8 @@ class Row(Mapping[str, Any]):
         self.record = record
         self.context = context
         self.entry = entry
+        self.result: Result | None = record.result if record.state is State.SUCCEEDED else None
+        self.clip = self.result or _NoFile
 
     def __getitem__(self, key: str) -> Any:
         return self.KEYS[key](self)
@@ -122,25 +138,14 @@ class Row(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.KEYS)
 
-    def keys(self) -> Any:  # a `KeysView`; the dict's own is faster
-        """Return the names of the values."""
-        return self.KEYS.keys()
-
-    @property
-    def named(self) -> Entry:
-        """The entry. A former job has none, and no key that needs one."""
-        assert self.entry is not None
-        return self.entry
+    def items(self) -> Any:  # an `ItemsView`; the dict's own is faster
+        """Return all names and values."""
+        return {key: value_of(self) for key, value_of in self.KEYS.items()}.items()
 
     @property
     def state(self) -> str:
         """The state, as the contract names it."""
         return shown(self.record.state, self.context.run)
-
-    @property
-    def result(self) -> Result | None:
-        """The delivered result if it still exists."""
-        return self.record.result if self.record.state is State.SUCCEEDED else None
 
 
 class EarlierRow(Row):
@@ -166,6 +171,11 @@ class Rows:
         return map(self._make, self._sources)
 
 
+def complete(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all values of a row. It is faster than `dict`, which asks for each value by its name."""
+    return dict(row.items())
+
+
 def owners_of(entries: Iterable[Entry], records: Mapping[str, Record]) -> dict[str, tuple[str, str]]:
     """Return the first job with each measured clip, for `RowContext`."""
     owners: dict[str, tuple[str, str]] = {}
@@ -181,8 +191,7 @@ def rows(entries: Sequence[Entry], records: Mapping[str, Record], context: RowCo
     """Return the rows of `entries`. records: by fingerprint; an entry without one is pending."""
 
     def make(entry: Entry) -> Row:
-        job = entry.job
-        return Row(job, records.get(job.fingerprint) or Record(job), context, entry)
+        return Row(entry.job, records.get(entry.job.fingerprint) or Record(entry.job), context, entry)
 
     return Rows(entries, make)
 
@@ -199,7 +208,7 @@ def shown(state: State, run: Run) -> str:
     """
     if state is State.SUBMITTING:
         return "in_flight" if run.finished_at is None else "in_doubt"
-    return state.value
+    return _STATE_NAMES[state]
 
 
 def time(at: float | None) -> str | None:
@@ -209,7 +218,7 @@ def time(at: float | None) -> str | None:
 
 def number(value: float | None) -> float | int | None:
     """Return a number for JSON, rounded to a thousandth: integers without a fraction, None for infinity and NaN."""
-    if value is None or not math.isfinite(value):
+    if value is None or not -inf < value < inf:
         return None
     value = round(value, 3)
     return int(value) if value == int(value) else value
@@ -223,12 +232,13 @@ def cost_kinds(spend: Spend) -> dict[str, Any]:
 
 def in_usd(credits_: float) -> float | int:
     """Return an amount of credits in US dollars for JSON, rounded to a millionth."""
-    value = round(usd(credits_), 6) if math.isfinite(credits_) else 0
+    value = round(usd(credits_), 6) if -inf < credits_ < inf else 0
     return int(value) if value == int(value) else value
 
 
-def _cost(row: Row) -> dict[str, Any]:
-    spend = spend_of(row.record)
+@lru_cache(maxsize=4096)
+def _cost_of(spend: Spend) -> Mapping[str, Any]:
+    """Return a job's cost. Cached: most jobs cost the same."""
     return {"usd": in_usd(spend.worst), **cost_kinds(spend)}
 
 
@@ -243,18 +253,16 @@ def _rendered_by(row: Row) -> dict[str, Any] | None:
     if row.result is None or not row.record.attempts:
         return None
     last = row.record.last
-    run = row.context.run if last.is_reused else row.context.run_at(last.submitted_at)
-    return {"service": run.service or run.provider, "run_id": None if last.is_reused else run.run_id}
+    if last.is_reused:
+        run = row.context.run
+        return {"service": run.service or run.provider, "run_id": None}
+    run = row.context.run_at(last.submitted_at)
+    return {"service": run.service or run.provider, "run_id": run.run_id}
 
 
 def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:
     """Sort by name: the order must not depend on whether a value comes from a manifest or a journal."""
     return dict(sorted(values.items()))
-
-
-def _of_result(name: str) -> Callable[[Row], Any]:
-    """Return a getter for a property of the delivered file; None if there is none."""
-    return lambda row: None if row.result is None else getattr(row.result, name)
 
 
 def clip_keys(result: Result) -> tuple[str, ...]:
@@ -296,7 +304,7 @@ def _object(row: Row) -> dict[str, Any] | None:
 
 def _verdict(row: Row) -> dict[str, Any] | None:
     """Return the verdict on the clip; None if there is none, or if it was withdrawn without a remark."""
-    found = row.result and row.context.verdicts.get((row.named.id, row.result.sha256))
+    found = row.result and row.entry and row.context.verdicts.get((row.entry.id, row.result.sha256))
     if not found or (found.verdict == "none" and not (found.reasons or found.note or found.rating is not None)):
         return None
     return {
@@ -388,36 +396,36 @@ def _media(media: Media) -> dict[str, Any]:
 
 
 EarlierRow.KEYS = {
-    "fingerprint": lambda row: row.job.fingerprint,
-    "state": lambda row: row.state,
+    "fingerprint": attrgetter("job.fingerprint"),
+    "state": attrgetter("state"),
     "request": _request,
-    "generation_id": lambda row: row.record.generation_id,
-    "file": lambda row: row.named.file if row.entry and row.result else None,
-    "bytes": _of_result("size_bytes"),
-    "sha256": _of_result("sha256"),
-    "width_px": _of_result("width_px"),
-    "height_px": _of_result("height_px"),
-    "duration_s": _of_result("duration_s"),
-    "warnings": lambda row: list(row.result.warnings) if row.result else [],
+    "generation_id": attrgetter("record.generation_id"),
+    "file": lambda row: row.entry.file if row.entry and row.result else None,
+    "bytes": attrgetter("clip.size_bytes"),
+    "sha256": attrgetter("clip.sha256"),
+    "width_px": attrgetter("clip.width_px"),
+    "height_px": attrgetter("clip.height_px"),
+    "duration_s": attrgetter("clip.duration_s"),
+    "warnings": lambda row: list(row.clip.warnings),
     "object": _object,
     "synthetic_marks": _synthetic_marks,
     "quality": _quality,
     "inputs": lambda row: {name: _media(media) for name, media in row.job.inputs.items()},
     "parameters": lambda row: _sorted(row.job.params),
     "rendered_by": _rendered_by,
-    "cost": _cost,
+    "cost": lambda row: {**_cost_of(spend_of(row.record))},
     "attempts": lambda row: [_attempt(attempt) for attempt in row.record.attempts],
     "error": _error,
 }
 Row.KEYS = {
-    "id": lambda row: row.named.id,
-    "job": lambda row: row.named.base,
-    "take": lambda row: row.named.take,
-    "position": lambda row: row.named.position,
+    "id": attrgetter("entry.id"),
+    "job": attrgetter("entry.base"),
+    "take": attrgetter("job.take"),
+    "position": attrgetter("entry.position"),
     **EarlierRow.KEYS,
     "verdict": _verdict,
     "estimate": lambda row: row.context.estimate(row.job),
     "times": _times,
-    "priority": lambda row: row.named.priority,
-    "tags": lambda row: _sorted(row.named.tags),
+    "priority": attrgetter("entry.priority"),
+    "tags": lambda row: _sorted(row.entry.tags) if row.entry else {},
 }

@@ -24,6 +24,7 @@ from batchrunner.report.build import build, states
 from batchrunner.report.closing import status_text
 from batchrunner.report.gallery import MOST as MOST_CARDS
 from batchrunner.report.gallery import places
+from batchrunner.report.rows import complete
 from batchrunner.report.text import headline
 from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage import durable_files
@@ -33,6 +34,7 @@ from batchrunner.storage.run_directory import REPORTS, RunDir
 if TYPE_CHECKING:
     from batchrunner.media.posters import Pictures
     from batchrunner.report.formats import Form
+    from batchrunner.report.html import PageRows
 
 __all__ = [
     "MOST_CARDS", "build", "check_places", "foreign_verdicts", "headline", "json_pieces", "move_foreign_files",
@@ -75,7 +77,7 @@ def write(
     """
     from batchrunner.media import posters  # imported here, because sentences do not need them
     from batchrunner.report.formats import CSV, JSON, JUNIT, metrics_text
-    from batchrunner.report.html import render
+    from batchrunner.report.html import PageRows, render
 
     lines, unreadable = VerdictLines(run_dir), []
     try:
@@ -92,8 +94,9 @@ def write(
         forms = [(own["report.json"], JSON), (own["results.csv"], CSV)]
         if junit is not None:
             forms.append((further[_JUNIT], JUNIT))
-        shown = _write_rows(report, forms)
-        own["report.html"].finish(render(report, posters.pictures(rundir, on_page(snapshot)), shown))
+        found = PageRows(report, _with_cards(snapshot))
+        _write_rows(report, forms, found)
+        own["report.html"].finish(render(report, posters.pictures(rundir, on_page(snapshot)), found))
         if metrics_file is not None:
             further[_METRICS].finish(metrics_text(report))
     faults = [file.fault for file in (*own.values(), *further.values()) if file.fault is not None] + unreadable
@@ -109,13 +112,14 @@ def write_merged(report: dict[str, Any], pictures: "Pictures", folder: Path) -> 
     others. Raises LocalFault for the first failure.
     """
     from batchrunner.report.formats import CSV, JSON
-    from batchrunner.report.html import render
+    from batchrunner.report.html import PageRows, render
 
     with ExitStack() as stack:
         kinds = {name: _Kind("--merge", "a report of batchrunner", _OWN[name]) for name in REPORTS}
         own = {name: stack.enter_context(_Replacement(folder / name, folder, kinds[name])) for name in REPORTS}
-        _write_rows(report, [(own["report.json"], JSON), (own["results.csv"], CSV)])
-        own["report.html"].finish(render(report, pictures))
+        found = PageRows(report, places([job["state"] for job in report["jobs"]]))
+        _write_rows(report, [(own["report.json"], JSON), (own["results.csv"], CSV)], found)
+        own["report.html"].finish(render(report, pictures, found))
     faults = [file.fault for file in own.values() if file.fault is not None]
     if faults:
         raise faults[0]
@@ -267,8 +271,12 @@ def _temporary(path: Path, folder: Path) -> Path:
 
 def on_page(snapshot: Snapshot) -> Snapshot:
     """Return the part of `snapshot` with cards on the page. Only these jobs need posters."""
-    chosen = places(states(snapshot))
-    return replace(snapshot, entries=tuple(snapshot.entries[place] for place in chosen))
+    return replace(snapshot, entries=tuple(snapshot.entries[place] for place in _with_cards(snapshot)))
+
+
+def _with_cards(snapshot: Snapshot) -> list[int]:
+    """Return the indexes of the entries with a card."""
+    return places(states(snapshot))
 
 
 def to_json(report: Mapping[str, Any]) -> str:
@@ -287,22 +295,19 @@ def json_pieces(report: Mapping[str, Any]) -> Iterator[str]:
         yield piece.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "Form"]]) -> list[dict[str, Any]]:
-    """Write all files with a line per job in one pass over the rows. Return the rows with a card on the page."""
-    chosen, shown = set(places([job["state"] for job in report["jobs"]])), []
+def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "Form"]], page: "PageRows") -> None:
+    """Write all files with a line per job, and collect what the page needs, in one pass over the rows."""
     for file, form in files:
         file.put(form.first(report))
     for number, job in enumerate(report["jobs"]):
-        row = dict(job)
-        if number in chosen:
-            shown.append(row)
+        row = complete(job)
+        page.add(number, row)
         for file, form in files:
             file.put(f"{form.between if number else ''}{form.line(report, row)}")
     for file, form in files:
         for text in form.last(report):
             file.put(text)
         file.finish()
-    return shown
 
 
 class _Replacement:

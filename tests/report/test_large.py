@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import pytest
 
 from batchrunner.errors import LocalFault
-from batchrunner.job import Record, Snapshot, State
-from batchrunner.report import formats, gallery, writer
+from batchrunner.job import Job, Record, Snapshot, State
+from batchrunner.report import formats, gallery, rows, writer
 from batchrunner.report.charts import AttemptTable, Try, generation_times
 from batchrunner.report.formats import CSV, JSON, JUNIT
 from batchrunner.report.html import render
@@ -73,6 +73,22 @@ def test_rows_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(gallery, "MOST", 20)
     few, many = (peak_bytes(sample_batch(jobs), tmp_path) for jobs in (100, 700))
     assert (many - few) / 600 < 1000
+
+
+def test_one_pass_over_the_rows_serves_all_files_and_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    created: list[str] = []
+
+    class Counted(rows.Row):
+        __slots__ = ()
+
+        def __init__(self, job: Job, *further: Any) -> None:
+            super().__init__(job, *further)
+            created.append(job.fingerprint)
+
+    monkeypatch.setattr(rows, "Row", Counted)
+    shot = sample_batch(80)  # more jobs than the timeline has rows
+    writer.write(shot, tmp_path, "0.1.0", junit=str(tmp_path / "junit.xml"))
+    assert created == [entry.job.fingerprint for entry in shot.entries]
 
 
 def test_report_json_equals_the_whole_dictionary_with_one_job_a_line(tmp_path: Path) -> None:

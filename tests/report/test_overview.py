@@ -93,12 +93,12 @@ def test_jobs_in_flight_and_pending_jobs_share_their_command() -> None:
 
 def test_a_typed_id_stays_and_a_derived_one_becomes_the_inputs() -> None:
     model = "alibaba/wan2.2-14b-animate-replace"
-    sources = ["clips/Été 1.mp4", "https://example.com/a%20b.png"]
+    stems = [stem("clips/Été 1.mp4"), stem("https://example.com/a%20b.png")]
     request = {"model": model, "resolution": "720p", "shift": 3.0, "num_inference_steps": 20}
     pair = "Été 1 \N{MULTIPLICATION SIGN} a b"
-    assert label({"job": "Élodie danse", "request": request}, sources) == ("Élodie danse", pair)
+    assert label({"job": "Élodie danse", "request": request}, stems) == ("Élodie danse", pair)
     for derived in ("walk-hero-720p-0123456789", "walk-hero-480p-shift3-abcdefabcd-2"):
-        assert label({"job": derived, "request": request}, sources) == (pair, "shift 3.0")
+        assert label({"job": derived, "request": request}, stems) == (pair, "shift 3.0")
     assert label({"job": "walk-hero-0123456789", "request": {"model": "?"}}, []) == ("walk-hero-0123456789", "")
 
 
