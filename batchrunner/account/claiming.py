@@ -71,7 +71,9 @@ def claim_all(
     granted: list[Request] = []
     for request in requests:
         rows = known.get(request.fingerprint, ())
-        answer: Claim | Unsettled = decide(rows, outside.is_running, outside.exists, request.useless)
+        answer: Claim | Unsettled = Granted()
+        if rows:
+            answer = decide(rows, outside.is_running, outside.exists, request.useless)
         if isinstance(answer, Granted):
             answer = throttled or slots.refusal() or _over_budget(limits, spent, request) or answer
         if isinstance(answer, Granted):
@@ -105,7 +107,7 @@ def _grant(connection: sqlite3.Connection, granted: Sequence[Request], now: floa
             outcome=CLAIMED,
         )
         submissions.append(row)
-    transactions.store(connection, jobs, submissions)
+    transactions.store_granted(connection, jobs, submissions)
 
 
 def _over_budget(limits: Limits, spent: Sequence[float], request: Request) -> OverBudget | None:

@@ -175,6 +175,7 @@ class Index:
                 connection = undo.enter_context(closing(self._connect(str(self.path))))
                 require_sound(connection, self.path)
                 connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA temp_store = MEMORY")  # what a statement would undo is no file
                 undo.pop_all()
                 return connection, ()
         return None, tuple(map(_rename_broken, found))

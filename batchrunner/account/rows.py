@@ -5,10 +5,10 @@ A batch's rows in the index mirror its journal. The journal is the truth: rows c
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from batchrunner.job import Attempt, Record, Result, State
-from batchrunner.plan.ledger import spend_of
+from batchrunner.plan.ledger import spend_of_attempt
 from batchrunner.plan.resume import RECHECKED
 
 DOUBT_S = 1800.0  # a submission in doubt takes a slot for no longer, once no process runs its batch
@@ -99,7 +99,8 @@ def job_row(batch: BatchRow, record: Record, file: str | None) -> JobRow | None:
         state = WITHHELD if last.generation_id else FAILED
     if state is None:
         return None
-    row = JobRow(
+    result = record.result if state == SUCCEEDED else None
+    return JobRow(
         batch.account,
         record.job.fingerprint,
         batch.batch_id,
@@ -107,13 +108,10 @@ def job_row(batch: BatchRow, record: Record, file: str | None) -> JobRow | None:
         last.request_id,
         last.generation_id,
         last.submitted_at,
-        takes_slot=_takes_slot(state, last),
-        slot_until=last.submitted_at + DOUBT_S if state == IN_DOUBT else None,
+        _takes_slot(state, last),
+        last.submitted_at + DOUBT_S if state == IN_DOUBT else None,
+        *((file, result.size_bytes, result.sha256, _details(result)) if result else ()),
     )
-    if state != SUCCEEDED or record.result is None:
-        return row
-    result = record.result
-    return replace(row, file=file, size_bytes=result.size_bytes, sha256=result.sha256, result_json=_details(result))
 
 
 def _details(result: Result) -> str:
@@ -146,7 +144,7 @@ def submission_row(batch: BatchRow, record: Record, attempt: Attempt) -> Submiss
     """Return the row of an attempt; None for one that was never submitted, because its result was reused."""
     if attempt.is_reused:
         return None
-    spend = spend_of(replace(record, attempts=(attempt,)))
+    spend = spend_of_attempt(attempt)
     return SubmissionRow(
         batch.account,
         attempt.request_id,

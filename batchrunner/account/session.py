@@ -103,9 +103,12 @@ class Session:
 
     def moved(self, record: Record) -> None:
         """See `base.AccountSession`."""
-        self._changed[record.job.fingerprint] = record
-        if record.state is State.SUBMITTING:
+        name, is_submitting = record.job.fingerprint, record.state is State.SUBMITTING
+        if is_submitting and name in self._granted and name not in self._changed:
             return  # the claim says as much
+        self._changed[name] = record
+        if is_submitting:
+            return
         now = self._now()
         if self.limits.concurrency is not None or abs(now - self._flushed_at) >= _FLUSH_EVERY_S:
             self._flushed_at = now
@@ -189,7 +192,7 @@ class Session:
 
         It must be on the disk, but for claims and changed records: the journal has these after a power cut.
         """
-        changed, freed, throttle = dict(self._changed), dict(self._freed), self._throttle
+        (changed, freed), throttle = self._due(items), self._throttle
         others = [item for item in items if item.work is not None]
         work: list[Transaction] = [partial(self._store, changed=changed, freed=freed)]
         work += [item.work for item in others if item.work is not None]
@@ -207,6 +210,18 @@ class Session:
             item.result = result
             if isinstance(result, Granted):
                 self._granted[request.fingerprint] = request
+
+    def _due(self, items: Sequence[_Item]) -> tuple[dict[str, Record], dict[str, str | None]]:
+        """Return the changed records and the freed slots to store now.
+
+        Without limits they change nothing for claims of other jobs, so these do not store them: most records change
+        again soon.
+        """
+        changed, freed = dict(self._changed), dict(self._freed)
+        asked = {item.request.fingerprint for item in items if item.request is not None}
+        if len(asked) < len(items) or self.limits.any:
+            return changed, freed
+        return {name: changed[name] for name in asked if name in changed}, {}
 
     def _stored(
         self, changed: Mapping[str, Record], freed: Mapping[str, str | None], throttle: tuple[float, str] | None
@@ -227,7 +242,8 @@ class Session:
         jobs, submissions = rows_of(self.batch, changed.values(), self._file_of)
         transactions.remove(connection, self.batch, changed.keys() - {row.fingerprint for row in jobs})
         transactions.store(connection, jobs, submissions)
-        transactions.free_slots(connection, self.batch, freed)
+        taken = freed.keys() - {row.fingerprint for row in jobs if not row.takes_slot}
+        transactions.free_slots(connection, self.batch, taken)
         for generation_id in filter(None, freed.values()):
             transactions.end_generation(connection, self.batch.account, generation_id)
 
@@ -245,8 +261,8 @@ class Session:
         stored = journals.read(Path(self.batch.directory))
         records = list(stored.snapshot.records.values()) if stored and stored.snapshot else []
         self._index.write([partial(self._register, records=records, sequence=-2)], durable=True)
-        begun = {record.job.fingerprint for record in records if record.state is State.SUBMITTING}
-        missing = [_claim_row(request) for name, request in self._granted.items() if name not in begun]
+        begun = {record.last.request_id for record in records if record.attempts}
+        missing = [_claim_row(request) for request in self._granted.values() if request.request_id not in begun]
         self._index.write([partial(transactions.store, jobs=missing, submissions=())], durable=True)
 
 

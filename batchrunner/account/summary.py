@@ -90,7 +90,7 @@ def summarize(
         today=current[0],
         month=current[1],
         in_flight=_open(connection, account, "takes_slot = 1 AND state = 'in_flight'"),
-        in_doubt=_open(connection, account, f"state IN ('{IN_DOUBT}', '{SUBMITTING}')"),
+        in_doubt=_open(connection, account, f"state IN ('{IN_DOUBT}', '{SUBMITTING}', '{CLAIMED}')"),
         limits=limits,
     )
 

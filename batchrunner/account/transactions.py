@@ -101,8 +101,24 @@ def store(connection: sqlite3.Connection, jobs: Iterable[JobRow], submissions: I
     put(connection, "submissions", [_values(row) for row in _with_charges(connection, submissions)])
 
 
+def store_granted(connection: sqlite3.Connection, jobs: Iterable[JobRow], submissions: Iterable[SubmissionRow]) -> None:
+    """Store new claims: their submissions have no charges yet."""
+    put(connection, "jobs", [_values(row) for row in jobs])
+    put(connection, "submissions", [_values(row) for row in submissions])
+
+
 def put(connection: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Store rows with their checksums. rows: values as SQLite takes them, in the order of `checksums.COLUMNS`."""
+    """Store rows with their checksums. rows: values in the order of `checksums.COLUMNS`.
+
+    Text that UTF-8 cannot encode is stored escaped: file names are bytes, and need not be text.
+    """
+    try:
+        _put(connection, table, rows)
+    except UnicodeEncodeError:
+        _put(connection, table, [tuple(map(_storable, row)) for row in rows])
+
+
+def _put(connection: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
     head = f"INSERT {'' if table in _UPDATE else 'OR REPLACE '}INTO {table} ({', '.join(_COLUMNS[table])}) VALUES "
     for start in range(0, len(rows), _MOST_ROWS):
         some = [signed(table, row) for row in rows[start : start + _MOST_ROWS]]
@@ -199,7 +215,7 @@ def charges_of(connection: sqlite3.Connection, batch_id: str) -> dict[str, tuple
 
 def throttle(connection: sqlite3.Connection, account: str, until: float, why: str) -> None:
     """Let no batch of the account submit before `until`."""
-    put(connection, "throttles", [(account, until, _storable(why))])
+    put(connection, "throttles", [(account, until, why)])
 
 
 def batch_row(connection: sqlite3.Connection, batch_id: str) -> BatchRow | None:
@@ -257,11 +273,12 @@ def doubt_unread(connection: sqlite3.Connection, batch: BatchRow) -> None:
 
 
 def _values(row: BatchRow | JobRow | SubmissionRow) -> tuple[Any, ...]:
-    """Return the values of a row as SQLite takes them. File names are bytes, and need not be text."""
-    return tuple([_storable(value) for value in _VALUES[type(row)](row)])
+    values: tuple[Any, ...] = _VALUES[type(row)](row)
+    return values
 
 
 def _storable(value: Any) -> Any:
+    """Return a value as SQLite takes it."""
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()

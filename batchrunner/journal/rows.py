@@ -66,7 +66,14 @@ def checksum(table: str, values: Iterable[Any]) -> int:
     Numbers are taken as floating-point numbers, as SQLite returns them from a REAL column.
     """
     # ascii() of plain values is the same in all versions of Python; repr() of text is not.
-    plain = [value if value is None or type(value) is str else _plain(value) for value in values]
+    plain = [
+        value
+        if value is None or type(value) is str
+        else value + 0.0
+        if type(value) is float and not isnan(value)
+        else _plain(value)
+        for value in values
+    ]
     return crc32(ascii(plain).encode(), _seed(table))
 
 

@@ -184,13 +184,13 @@ class Ledger:
 def spend_of(record: Record) -> Spend:
     """Return the total cost of a job's attempts."""
     if len(record.attempts) == 1:  # almost always
-        return _spend(record.attempts[0])
-    return sum(map(_spend, record.attempts), _NOTHING)
+        return spend_of_attempt(record.attempts[0])
+    return sum(map(spend_of_attempt, record.attempts), _NOTHING)
 
 
 def spend_of_group(whole: Attempt, number: int) -> Spend:
     """Return the cost of `number` attempts that differ only in their figures. whole: an attempt with their sums."""
-    one = _spend(whole)
+    one = spend_of_attempt(whole)
     return replace(
         one,
         unpriced=number * one.unpriced,
@@ -199,7 +199,8 @@ def spend_of_group(whole: Attempt, number: int) -> Spend:
     )
 
 
-def _spend(attempt: Attempt) -> Spend:
+def spend_of_attempt(attempt: Attempt) -> Spend:
+    """Return the cost of one attempt."""
     if attempt.is_reused:
         return _NOTHING
     if attempt.settled is not None:

@@ -237,6 +237,12 @@ def test_a_run_directory_whose_name_is_not_text_is_known(tmp_path: Path) -> None
         assert str(odd) in [batch.directory for batch in transactions.batch_rows(connection, ACCOUNT)]
 
 
+def test_statements_of_many_rows_write_no_temporary_file(tmp_path: Path) -> None:
+    index = Index(tmp_path / "state")
+    assert index.read(lambda connection: connection.execute("PRAGMA temp_store").fetchone()) == (2,), "in memory"
+    index.close()
+
+
 def test_a_clean_end_spares_the_next_run_the_journal(tmp_path: Path) -> None:
     async def body() -> None:
         wanted = jobs(1)

@@ -337,3 +337,68 @@ def test_a_run_that_registers_again_keeps_its_slots(play: Play) -> None:
         again.die()
 
     play(story, 3, limits=Limits(concurrency=2))
+
+
+def _states(process: Process) -> dict[str, str]:
+    """Return the states of the process's jobs in the index, by key."""
+    batch_id = process.session.batch.batch_id
+    query = "SELECT fingerprint, state FROM jobs WHERE batch_id = ?"
+    stored = process.index.read(lambda connection: dict(connection.execute(query, (batch_id,)).fetchall()))
+    return {job.key: stored[job.fingerprint] for job in process.jobs if job.fingerprint in stored}
+
+
+def test_a_claim_stores_records_of_other_jobs_once_a_second_where_nothing_is_limited(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        one, two, three, four = first.jobs
+        await first.submit(one, "gen1")  # the first record is stored at once
+        await first.submit(two, "gen2")
+        await first.claim(three)
+        assert list(_states(first).values()) == ["in_flight", "claimed", "claimed"]
+        first.now += 1.0
+        await first.begin(three)
+        await first.move(three, Move.ACCEPT, generation_id="gen3", accepted_at=first.now)
+        await first.claim(four)
+        assert list(_states(first).values()) == ["in_flight", "in_flight", "in_flight", "claimed"]
+
+    play(story, 4)
+
+
+def test_a_claim_stores_all_records_where_something_is_limited(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        one, two, three = first.jobs
+        await first.submit(one, "gen1")
+        await first.submit(two, "gen2")
+        await first.claim(three)
+        assert list(_states(first).values()) == ["in_flight", "in_flight", "claimed"]
+
+    play(story, 3, limits=Limits(credits_per_day=1e9))
+
+
+def test_the_record_of_a_job_is_stored_before_its_next_claim(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        one, two = first.jobs
+        await first.submit(one, "gen1")
+        await first.submit(two, "gen2")
+        await first.move(two, Move.FAIL)
+        await first.move(two, Move.RETRY)
+        assert await first.claim(two) == Granted()
+        query = "SELECT request_id, outcome FROM submissions WHERE fingerprint = ? ORDER BY request_id"
+        outcomes = first.index.read(lambda connection: connection.execute(query, (two.fingerprint,)).fetchall())
+        assert [outcome for _, outcome in outcomes] == ["failed", "claimed"]
+        assert _states(first)[two.key] == "claimed"
+        await first.end()
+        assert _states(second) == {}
+
+    play(story, 2)
+
+
+def test_a_submission_is_stored_where_the_index_has_no_claim(play: Play) -> None:
+    async def story(first: Process, second: Process) -> None:
+        [job] = first.jobs
+        await first.begin(job)
+        await first.end()
+        again = await Process(first.state, first.directory, first.jobs, number=7).start()
+        assert _states(again) == {job.key: "submitting"}
+        again.die()
+
+    play(story)

@@ -57,6 +57,16 @@ def test_spend_is_summed_by_day_batch_and_model(tmp_path: Path) -> None:
     assert [row.generation_id for row in found.in_doubt] == [None]
 
 
+def test_a_submission_of_a_killed_batch_is_listed_as_in_doubt(tmp_path: Path) -> None:
+    async def body() -> None:
+        process = await Process(tmp_path / "state", tmp_path / "first", jobs(1)).start()
+        await process.submit(process.jobs[0], None)
+        process.die()
+
+    run(body())
+    assert [row.fingerprint for row in summary(tmp_path, *month_of(NOW)).in_doubt] == [jobs(1)[0].fingerprint]
+
+
 def test_a_period_leaves_out_other_days(tmp_path: Path) -> None:
     run(worked(tmp_path))
     found = summary(tmp_path, day_of(NOW), day_of(NOW))
