@@ -234,11 +234,16 @@ Event = (
 Listener = Callable[[Event], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Subscription:
     listener: Listener
     name: str
     shows_notices: bool
+    events: tuple[type, ...]
+    is_dropped: bool = False
+
+    def receives(self, kind: type) -> bool:
+        return not self.events or kind in self.events
 
 
 class EventBus:
@@ -250,25 +255,41 @@ class EventBus:
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._subscriptions: list[_Subscription] = []
+        self._receivers: dict[type, tuple[_Subscription, ...]] = {}  # by type of event, as far as they were published
         self._report = report
 
-    def subscribe(self, listener: Listener, *, name: str = "", shows_notices: bool = False) -> None:
-        """Add a listener. name: for the report. shows_notices: whether it shows `Noticed` events to a person."""
+    def subscribe(
+        self, listener: Listener, *, name: str = "", shows_notices: bool = False, events: tuple[type, ...] = ()
+    ) -> None:
+        """Add a listener. name: for the report. shows_notices: whether it shows `Noticed` events to a person.
+
+        events: the types of the events that it receives; () for all.
+        """
         name = name or getattr(listener, "__qualname__", type(listener).__qualname__)
-        self._subscriptions.append(_Subscription(listener, name, shows_notices))
+        self._subscriptions.append(_Subscription(listener, name, shows_notices, events))
+        self._receivers.clear()
 
     def publish(self, event: Event) -> None:
-        """Pass an event to every listener. Raises nothing."""
-        for subscription in tuple(self._subscriptions):
-            if subscription not in self._subscriptions:
-                continue  # dropped meanwhile
+        """Pass an event to every listener that receives its type. Raises nothing."""
+        kind = type(event)
+        receivers = self._receivers.get(kind)
+        if receivers is None:
+            receivers = tuple(item for item in self._subscriptions if item.receives(kind))
+            self._receivers[kind] = receivers
+        for subscription in receivers:
+            if subscription.is_dropped:
+                continue
             try:
                 subscription.listener(event)
             except Exception as error:  # noqa: BLE001 (a defect in a listener must not end the run)
                 self._drop(subscription, event.at, error)
 
     def _drop(self, subscription: _Subscription, at: float, error: Exception) -> None:
+        if subscription.is_dropped:  # it raised again, for an event that it published itself
+            return
+        subscription.is_dropped = True
         self._subscriptions.remove(subscription)
+        self._receivers.clear()
         message = f"the listener {subscription.name} failed and receives no more events; the run continues: {error!r}"
         if any(other.shows_notices for other in self._subscriptions):
             self.publish(Noticed(at, (), message, urgent=True))

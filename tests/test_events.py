@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchrunner.events import Alive, Event, EventBus, Listener, Noticed
+from batchrunner.events import Alive, Event, EventBus, Listener, Noticed, RunEnding
 from tests.conftest import NOW
 
 
@@ -36,6 +36,17 @@ def test_every_listener_receives_every_event_in_the_order_of_subscription() -> N
         bus.publish(event)
     assert received == [(name, event) for event in events for name in "ab"]
     assert reports == []
+
+
+def test_a_listener_receives_only_the_types_of_events_that_it_asked_for() -> None:
+    received: list[tuple[str, Event]] = []
+    bus, _ = bus_with(lambda event: received.append(("all", event)))
+    bus.publish(Alive(NOW))
+    bus.subscribe(lambda event: received.append(("notices", event)), events=(Noticed, RunEnding))
+    events: list[Event] = [Alive(NOW), Noticed(NOW, (), "odd"), RunEnding(NOW)]
+    for event in events:
+        bus.publish(event)
+    assert received[1:] == [("all", events[0])] + [(name, event) for event in events[1:] for name in ("all", "notices")]
 
 
 def test_an_event_without_listeners_is_dropped() -> None:

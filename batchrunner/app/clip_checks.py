@@ -45,12 +45,17 @@ class ClipChecks:
         self._pending: set[asyncio.Future[str]] = set()
         self._begun: set[tuple[str, str]] = set()
         self._warned: set[str] = set()
-        if self._rejects or self._hook is not None:
+        if self.is_needed:
             for entry in self._entries:
                 self._by_job.setdefault(entry.job.fingerprint, []).append(entry)
         if self._hook is not None:
             self._outcomes = Outcomes(self._rundir.path)
             self._threads = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="on_clip")
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a delivered clip is checked at all: a mark rejects clips, or there is a hook."""
+        return self._rejects or self._hook is not None
 
     def on_event(self, event: Event) -> None:
         """Check a clip that was delivered."""
@@ -182,7 +187,8 @@ def _reasons(found: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 def opened(setup: Setup, run: Run, outside: Environment, bus: EventBus) -> Iterator[ClipChecks]:
     """Check clips until the context ends. Raises LocalFault."""
     checks = ClipChecks(setup, run, outside, bus.publish)
-    bus.subscribe(checks.on_event, name="clip checks")
+    if checks.is_needed:
+        bus.subscribe(checks.on_event, name="clip checks", events=(JobMoved,))
     try:
         yield checks
     finally:

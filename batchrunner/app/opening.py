@@ -32,7 +32,7 @@ async def open_journal(
     now = outside.clock.now()  # a clock may read the time of the event loop
     journal, setup, before = await outside.in_thread(_opened, setup, outside, base_url, now)
     stack.enter_context(closing(journal))
-    bus.subscribe(TimelineWriter(journal), name="timeline")
+    bus.subscribe(TimelineWriter(journal), name="timeline", events=TimelineWriter.EVENTS)
     if journal.warning:
         bus.publish(Noticed(outside.clock.now(), (), journal.warning, urgent=True))
     return journal, setup, before

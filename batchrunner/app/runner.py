@@ -33,7 +33,7 @@ from batchrunner.engine.polling import duration_cache
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.ports import Clips, Dependencies, ReadyInputs
 from batchrunner.errors import ExitStatus
-from batchrunner.events import Alive, EventBus, Listener, Noticed, Overrun, RunStarted
+from batchrunner.events import Alive, EventBus, JobMoved, Listener, Noticed, Overrun, RunStarted
 from batchrunner.job import Record, Run, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.media.posters import Posters
@@ -93,7 +93,7 @@ def run(
         shared_of(environment) if endpoint else nullcontext() as shared,
         Posters(setup.rundir, workers.decoders) as posters,
     ):
-        bus.subscribe(posters.listener(setup.batch.entries[: writer.MOST_CARDS]), name="posters")
+        bus.subscribe(posters.listener(setup.batch.entries[: writer.MOST_CARDS]), name="posters", events=Posters.EVENTS)
         is_remote = endpoint is not None and not on_this_machine(endpoint.base_url)
         complete = replace(
             outside,
@@ -243,7 +243,7 @@ async def _open_run(
     story = journal.story()
     admission = await in_thread(admission_of, setup, known, story)
     disk_space = await in_thread(DiskSpaceGuard, setup.rundir.path, outside.clock, known.values())
-    bus.subscribe(disk_space.on_event, name="disk space guard")
+    bus.subscribe(disk_space.on_event, name="disk space guard", events=(JobMoved,))
     deps = Dependencies(
         provider=provider,
         journal=journal,
@@ -312,7 +312,7 @@ def _post_overruns(setup: Setup, run: Run, outside: Environment, bus: EventBus, 
     url, run_dir = setup.settings.notify, setup.rundir.path
     poster = OverrunPoster(url, run, run_dir, bus.publish, outside.proxies)
     if poster.is_needed:
-        bus.subscribe(poster, name="webhook")
+        bus.subscribe(poster, name="webhook", events=(Overrun,))
         stack.callback(asyncio.get_running_loop().create_task(poster.work(outside.clock)).cancel)
 
 
@@ -346,7 +346,7 @@ async def _connect(
         return provider, clips
     folder, checks = setup.rundir.partial_dir, outside.checks
     remote = RemoteFetch(clips, executor, folder, endpoint.base_url, checks)
-    bus.subscribe(remote.on_event, name="downloads on workers")
+    bus.subscribe(remote.on_event, name="downloads on workers", events=(JobMoved,))
     return provider, remote
 
 

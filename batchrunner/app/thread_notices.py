@@ -11,8 +11,8 @@ def from_threads(bus: EventBus) -> Callable[[str], None]:
     pending: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def publish(event: Event) -> None:
-        while isinstance(event, Alive) and not pending.empty():
+        while not pending.empty():
             bus.publish(Noticed(event.at, (), pending.get()))
 
-    bus.subscribe(publish, name="workers")
+    bus.subscribe(publish, name="workers", events=(Alive,))
     return pending.put

@@ -22,6 +22,8 @@ class TimelineWriter:
     A longer wait for the same reason is announced too, but the status stays: it is not stored.
     """
 
+    EVENTS = (CallHealthChanged, CapChanged, Overrun)
+
     def __init__(self, journal: EventStore) -> None:
         self._journal = journal
         self._statuses: dict[str, str] = {}  # by call, as stored last

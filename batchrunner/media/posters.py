@@ -93,6 +93,8 @@ class Posters:
         self._hurry.set()
         self._executor.shutdown(cancel_futures=True)
 
+    EVENTS = (JobMoved, Alive)  # for the listener
+
     def listener(self, entries: Iterable[Entry]) -> Listener:
         """Return a listener that queues the posters of each delivered clip."""
         names = {entry.job.fingerprint: entry.file for entry in entries}

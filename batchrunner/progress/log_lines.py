@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event, RunEnding, RunFinished, RunStarted
+from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event, JobMoved, RunEnding, RunFinished, RunStarted
 from batchrunner.formatting import length_text, short_names
 from batchrunner.progress.model import Model
 from batchrunner.progress.phrases import Level, Line, begins, describe, pulse
@@ -19,6 +19,7 @@ _FOLD_OVER_S = 300.0
 _GENERATION_MOST = 24  # characters of the service's id of a generation, on a terminal
 _FOLDS_KEPT = 1000
 _HINTS_KEPT = 1000
+_OF_THE_RUN = (Alive, RunStarted, RunEnding, RunFinished)  # events at which lines are due that describe no event
 
 
 class Narrator:
@@ -38,10 +39,10 @@ class Narrator:
 
     def take(self, event: Event) -> list[Line]:
         """Return the lines to print now."""
-        lines: list[Line] = []
-        line = self._with_short_generation(event, self._line(self._with_short_ids(event)))
-        if line is not None and self._is_news(event.at, line):
-            lines.append(self._with_new_hint(line))
+        line = self._line(event) if self._short is None else self._short_line(event, self._short())
+        lines = [self._with_new_hint(line)] if line is not None and self._is_news(event.at, line) else []
+        if not isinstance(event, _OF_THE_RUN):
+            return lines
         ended = isinstance(event, RunFinished)
         if ended or isinstance(event, Alive):
             lines = self._unfold(event.at, everything=ended) + lines
@@ -49,17 +50,14 @@ class Narrator:
             lines.append(Line(Level.INFO, pulse(self._model)))
         return lines
 
-    def _with_short_ids(self, event: Any) -> Any:
-        ids = getattr(event, "ids", ())
-        if self._short is None or not isinstance(ids, tuple) or not ids:
-            return event
-        short = self._short()
-        return replace(event, ids=tuple(short.get(name, name) for name in ids))
-
-    def _with_short_generation(self, event: Any, line: Line | None) -> Line | None:
-        record = getattr(event, "record", None)
+    def _short_line(self, event: Any, short: Mapping[str, str]) -> Line | None:
+        """Return the line for `event` with short ids."""
+        ids, record = getattr(event, "ids", ()), getattr(event, "record", None)
+        if isinstance(ids, tuple) and ids:
+            event = replace(event, ids=tuple(short.get(name, name) for name in ids))
+        line = self._line(event)
         name = record.generation_id if record is not None else None
-        if self._short is None or line is None or not name:
+        if line is None or not name:
             return line
         return line._replace(text=line.text.replace(name, short_names([name], _GENERATION_MOST).get(name, name)))
 
@@ -72,6 +70,8 @@ class Narrator:
         return line
 
     def _line(self, event: Event) -> Line | None:
+        if isinstance(event, JobMoved):
+            return describe(event)
         if isinstance(event, RunStarted):
             self._cap_shown = event.concurrency
         if isinstance(event, CallHealthChanged):

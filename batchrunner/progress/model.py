@@ -1,7 +1,7 @@
 """The state of a run as a person sees it, updated by events. Pure.
 
 The screen, the text log, the final summary and `status` all read one `Model`, so they agree. The model counts and
-stores; `phrases` has the wording and `screen` the layout.
+stores; `phrases` has the wording and `screen` the layout. Moves are counted when somebody reads.
 """
 
 from collections import Counter, deque
@@ -34,6 +34,7 @@ _Kind = tuple[str, str]  # model and resolution
 
 _FROM = {move: state for state, move in TRANSITIONS}  # each move leaves one state only
 _OPEN = {State.SUBMITTING, State.IN_FLIGHT, State.IN_DOUBT}
+_PROBLEMS = (Move.FAIL, Move.GIVE_UP, Move.DOUBT)
 _DONE = (State.SUCCEEDED, State.FAILED, State.IN_DOUBT)
 _FINE, THROTTLED = "fine", "throttled"  # of batchrunner.engine.circuit_breaker.CallStatus
 RATE_OVER_S = 1800.0
@@ -88,9 +89,8 @@ class Model:
     """The state of the screen. Times are wall time, seconds since the epoch; `at` is the latest event's.
 
     started: the start of the run; None before it. is_ending: whether its report is being written. records: the latest
-    record of every job, by fingerprint. states: jobs of the manifest by state. closed: open circuit breakers, by kind
-    of call. outage_since: the start of the present outage, or None. outages: their number. lost_s: their total length
-    without the present one.
+    record of every job, by fingerprint. closed: open circuit breakers, by kind of call. outage_since: the start of
+    the present outage, or None. outages: their number. lost_s: their total length without the present one.
     """
 
     def __init__(self) -> None:
@@ -98,9 +98,10 @@ class Model:
         self.finished: RunFinished | None = None
         self.at = 0.0
         self.records: dict[str, Record] = {}
-        self.states: Counter[State] = Counter()
+        self._states: Counter[State] = Counter()
         self._rows: dict[str, Row] = {}
-        self._changed: dict[str, tuple[str, ...]] = {}  # jobs whose row and sums are not updated, with their ids
+        # Jobs whose row and sums are not updated: their state before, and their ids.
+        self._changed: dict[str, tuple[State, tuple[str, ...]]] = {}
         self.closed: dict[str, OpenBreaker] = {}
         self.outage_since: float | None = None
         self.outages = 0
@@ -145,7 +146,8 @@ class Model:
                 self.stopping = event.reason
             case RunFinished():
                 self.finished = event
-                self.states = Counter(event.states)
+                self._catch_up()
+                self._states = Counter(event.states)
 
     # Values to show
 
@@ -155,6 +157,12 @@ class Model:
             every = (name for ids in self._named.values() for name in ids)
             self._short_names[most, cut] = short_names(every, most, cut)
         return self._short_names[most, cut]
+
+    @property
+    def states(self) -> Counter[State]:
+        """The number of jobs of the manifest in each state."""
+        self._catch_up()
+        return self._states
 
     @property
     def jobs(self) -> int:
@@ -219,6 +227,7 @@ class Model:
 
     def expected_s(self, job: Job) -> float | None:
         """Return how long a generation of this kind takes from its acceptance, s; None if not known yet."""
+        self._catch_up()
         return self._takes_s(_kind(job), job)
 
     def _takes_s(self, kind: _Kind, job: Job) -> float | None:
@@ -282,7 +291,7 @@ class Model:
 
     def _start(self, event: RunStarted) -> None:
         self.started = replace(event, records={})  # without the records: they are large and become outdated
-        self.states = Counter(event.states)
+        self._states = Counter(event.states)
         self.cap = self.limit = event.concurrency
         self.records = dict(event.records)
         self._changed.clear()
@@ -336,27 +345,30 @@ class Model:
 
     def _job(self, event: JobMoved | JobSeen) -> None:
         record, fingerprint = event.record, event.record.job.fingerprint
+        move = event.move if isinstance(event, JobMoved) else None
         self.records[fingerprint] = record
-        self._changed[fingerprint] = event.ids
-        if len(self._changed) >= _MOST_CHANGED:
-            self._catch_up()
-        if not isinstance(event, JobMoved):
-            return
-        if event.ids:
-            self.states[_FROM[event.move]] -= self.states[_FROM[event.move]] > 0
-            self.states[record.state] += 1
-        if event.move is Move.DELIVER:
-            self._forecast.learn(record)
-            self._expected_s.clear()
+        if fingerprint not in self._changed:
+            self._changed[fingerprint] = (_FROM[move] if move else record.state), event.ids
+            if len(self._changed) > _MOST_CHANGED:
+                self._catch_up()
+        if move is Move.DELIVER:
             self._ends.append(event.at)
-        elif event.move in {Move.FAIL, Move.GIVE_UP, Move.DOUBT}:
-            self._add_problem(event.at, event.ids, "", record.error or _UNKNOWN, event.move is Move.DOUBT)
+        elif move in _PROBLEMS:
+            self._add_problem(event.at, event.ids, "", record.error or _UNKNOWN, move is Move.DOUBT)
 
     def _catch_up(self) -> None:
         """Update the rows and the sums. Until somebody reads them, several moves of a job cost one update."""
+        if not self._changed:
+            return
         changed, self._changed = self._changed, {}
-        for fingerprint, ids in changed.items():
+        for fingerprint, (before, ids) in changed.items():
             record = self.records[fingerprint]
+            if ids:
+                self._states[before] -= self._states[before] > 0
+                self._states[record.state] += 1
+            if record.state is State.SUCCEEDED:
+                self._forecast.learn(record)
+                self._expected_s.clear()
             self._ledger.update(record)
             self._set_row(fingerprint, record, ids)
             self._set_to_come(fingerprint, record)

@@ -111,24 +111,26 @@ class Lines(_Guarded):
 
     def _print(self, at: float, lines: Iterable[Line]) -> None:
         for line in lines:
-            if line.level >= self._least:
-                first, *others = self._in_width(line.whole)
-                style = _LEVELS[line.level]
-                self._write(self._put, [*self._stamp(at, line), (first, style)])
-                for text in others:
-                    self._write(self._put, [(" " * _STAMP_COLUMNS + text, style)])
+            if line.level < self._least:
+                continue
+            style = _LEVELS[line.level]
+            if not self._is_terminal:
+                self._write(self._put, [(f"{rfc3339(at)} ", ""), (line.whole, style)])
+                continue
+            first, *others = self._in_width(line.whole)
+            self._write(self._put, [*self._stamp(at, line), (first, style)])
+            for text in others:
+                self._write(self._put, [(" " * _STAMP_COLUMNS + text, style)])
 
     def _in_width(self, text: str) -> list[str]:
-        """Break a text between its words for a terminal, to be printed beside the time."""
+        """Break a text between its words, to be printed beside the time."""
         columns = (self._width or 0) - _STAMP_COLUMNS
         if columns < _STAMP_COLUMNS:
             return [text]
         return wrap(text, columns, break_on_hyphens=False, break_long_words=False) or [""]
 
     def _stamp(self, at: float, line: Line) -> Spans:
-        """Return time and mark. On a terminal, print day and zone before the first line and where they change."""
-        if not self._is_terminal:
-            return [(f"{rfc3339(at)} ", "")]
+        """Return time and mark, for a terminal. Print day and zone before the first line and where they change."""
         local = local_time(at)
         day = f"{day_text(local)} {local.year}, {zone_text(local)}"
         if day != self._day:

@@ -1,10 +1,15 @@
 """The state of a run: figures are the same whether they are read after each event or at the end."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from batchrunner.events import Fetching
+from batchrunner.errors import Problem
+from batchrunner.events import Fetching, JobMoved, RunStarted
+from batchrunner.job import Move, Record, State, advance
+from batchrunner.progress.model import Model
+from tests.conftest import NOW, make_job
 from tests.progress.test_screen import SimulatedRun
 
 Read = Callable[[SimulatedRun], object]
@@ -46,3 +51,22 @@ def test_figures_do_not_depend_on_when_they_are_read(jobs: int) -> None:
 def test_a_figure_is_current_even_if_no_other_one_was_read(read: str) -> None:
     late, early = played(9, lambda _: None), played(9, figures)
     assert getattr(late.model, read) == getattr(early.model, read)
+
+
+def test_several_moves_of_one_job_between_two_reads_count_once() -> None:
+    model, record = Model(), Record(make_job())
+    states = {State.PENDING: 2}
+    model.take(RunStarted(NOW, "night", "aimlapi", "out", 4, states, records={record.job.fingerprint: record}))
+    moves: list[tuple[Move, dict[str, Any]]] = [
+        (Move.BEGIN_SUBMIT, {"request_id": "r", "submitted_at": NOW}),
+        (Move.ACCEPT, {"generation_id": "g", "accepted_at": NOW}),
+        (Move.FAIL, {"error": Problem("face", "no face")}),
+        (Move.RETRY, {}),
+        (Move.BEGIN_SUBMIT, {"request_id": "r2", "submitted_at": NOW}),
+    ]
+    for move, changes in moves:
+        record = advance(record, move, **changes)
+        model.take(JobMoved(NOW, ("hero",), move, record))
+    assert +model.states == {State.PENDING: 1, State.SUBMITTING: 1}
+    assert [incident.problem.message for incident in model.problems] == ["no face"]
+    assert model.phases() == {"uploading": 1}

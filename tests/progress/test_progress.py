@@ -70,7 +70,8 @@ def finished(status: int = 0) -> RunFinished:
 
 
 def failed(at: float, name: str, message: str = "no face") -> JobMoved:
-    return JobMoved(NOW + at, (name,), Move.FAIL, Record(JOB, State.FAILED, (), Problem("face", message)))
+    job = replace(JOB, fingerprint=f"sha256:{name}")
+    return JobMoved(NOW + at, (name,), Move.FAIL, Record(job, State.FAILED, (), Problem("face", message)))
 
 
 def story(status: int = 1) -> list[Event]:
