@@ -11,7 +11,7 @@ nothing. Records are frozen: a change creates a new record. The journal stores r
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
@@ -217,8 +217,7 @@ class Retake:
     run_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):  # it changes often, and a frozen dataclass takes five times as long
     """One submission of a job, and its outcome.
 
     number: 1, 2, … over the life of the job. request_id: sent as X-Client-Request-Id, unique to the attempt.
@@ -307,7 +306,12 @@ class Record:
 
     def with_attempt(self, **changes: Any) -> "Record":
         """Return the record with changed fields of its latest attempt."""
-        return replace(self, attempts=(*self.attempts[:-1], replace(self.last, **changes)))
+        attempts = (*self.attempts[:-1], self.attempts[-1]._replace(**changes))
+        return Record(self.job, self.state, attempts, self.error, self.result)
+
+    def with_result(self, result: Result) -> "Record":
+        """Return the record with this result."""
+        return Record(self.job, self.state, self.attempts, self.error, result)
 
 
 def advance(record: Record, move: Move, *, error: Problem | None = None, **attempt: Any) -> Record:
@@ -325,8 +329,9 @@ def advance(record: Record, move: Move, *, error: Problem | None = None, **attem
     if move in {Move.BEGIN_SUBMIT, Move.REUSE}:
         attempts = (*attempts, Attempt(number=len(attempts) + 1, outcome=OUTCOMES.get(move), **attempt))
     elif attempts and (OUTCOMES.get(move) or attempt or error):
-        outcome = OUTCOMES.get(move) or record.last.outcome
-        attempts = (*attempts[:-1], replace(record.last, outcome=outcome, error=error or record.last.error, **attempt))
+        last = attempts[-1]
+        outcome = OUTCOMES.get(move) or last.outcome
+        attempts = (*attempts[:-1], last._replace(outcome=outcome, error=error or last.error, **attempt))
     return Record(record.job, state, attempts, error, record.result)
 
 

@@ -6,7 +6,7 @@ names no generation may come from a proxy or be about another generation. It is 
 the same status and link, and it never leads to a payment alone.
 """
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from batchrunner.errors import Problem
 from batchrunner.providers.base import GenerationStatus, Phase
@@ -22,8 +22,7 @@ _UNNAMED_HINT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(NamedTuple):
     """A terminal phase, how many polls in a row showed it, and how many of these replies named the generation.
 
     place: the clip's link without its query, which may differ from reply to reply.
@@ -47,7 +46,7 @@ class Confirmation:
         seen = self._seen
         if seen is None or (seen.phase, seen.place) != (status.phase, place):
             seen = _Seen(status.phase, place)
-        seen = replace(seen, polls=seen.polls + 1, named=seen.named + status.named)
+        seen = seen._replace(polls=seen.polls + 1, named=seen.named + status.named)
         self._seen = seen
         has_clip = status.phase is Phase.COMPLETED and status.result_url is not None
         needed = 1 if has_clip else POLLS_WITHOUT_CLIP

@@ -228,8 +228,9 @@ class Engine:
 
     def _awaits_log(self) -> bool:
         """Return whether a search that is still to come can show that a submission in doubt was not accepted."""
-        lists = self._deps.provider.capabilities.lists_on_acceptance and self._reconciler.log_offered
-        return lists and not self.stopped and self._flow.in_doubt.unsearched
+        if self.stopped or not self._flow.in_doubt.unsearched:
+            return False
+        return self._deps.provider.capabilities.lists_on_acceptance and self._reconciler.log_offered
 
     def _obstacle(self) -> StopReason:
         """Return why this run does not submit all jobs, when nothing of it is in flight; NO_REASON if it does."""
@@ -347,7 +348,8 @@ class Engine:
         except Exception as error:  # noqa: BLE001 (the one place: a defect in one step must not end the run)
             next_step = LeaveInFlight(_defect(call, error))
         self._calls.leave(call, breaker_generation)  # if the step ended before its call was made
-        self._flow.admitter.release(fingerprint)  # likewise for its reserved price
+        if call == "submit":
+            self._flow.admitter.release(fingerprint)  # likewise for its reserved price
         self._flow.poller.observe(self._records[fingerprint], self._deps.clock.monotonic())
         if call == "submit" and self._calls.is_closed("submit"):
             self._queue.restore()

@@ -24,7 +24,7 @@ from batchrunner.providers.models import Params
 
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
 _TIMELINE_EVENT_FIELDS = tuple(field.name for field in fields(TimelineEvent))
-_ATTEMPT_FIELDS = tuple(field.name for field in fields(Attempt))
+_ATTEMPT_FIELDS = Attempt._fields
 # In the order of the tables.
 RUN_COLUMNS = (*_RUN_FIELDS, "checksum")
 JOB_COLUMNS = ("fingerprint", "job_json", "job_checksum", "state", "error_json", "result_json", "checksum")

@@ -32,6 +32,9 @@ class AdmissionDecision:
     why: StopReason = NO_REASON
 
 
+_GO = AdmissionDecision(AdmissionAction.GO)
+
+
 @dataclass(frozen=True, slots=True)
 class TimeLeft:
     """The time until the run ends. kind: of the limit, ``deadline`` or ``max_runtime``. whole_s: of a whole run."""
@@ -70,9 +73,10 @@ class Admission:
 
         GO reserves its price in the ledger until its record is updated.
         """
-        expected_s = self.forecast.expected_s(record.job) or 0.0
-        if left is not None and expected_s > left.seconds:
-            return AdmissionDecision(AdmissionAction.SKIP, left.refusal(expected_s))
+        if left is not None:
+            expected_s = self.forecast.expected_s(record.job) or 0.0
+            if expected_s > left.seconds:
+                return AdmissionDecision(AdmissionAction.SKIP, left.refusal(expected_s))
         estimate = self.prices.estimate(record.job)
         if estimate.credits is None and self.ledger.needs_a_price():
             reason = StopReason("price_unknown", f"its price is unknown: {estimate.basis}")
@@ -81,4 +85,4 @@ class Admission:
         if refusal:
             return AdmissionDecision(AdmissionAction.WAIT, refusal)
         self.ledger.hold(record, estimate.credits)
-        return AdmissionDecision(AdmissionAction.GO)
+        return _GO

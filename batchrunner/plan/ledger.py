@@ -93,6 +93,18 @@ class Spend:
         """Return the cost of so many jobs with this cost."""
         return Spend(*(getattr(self, item.name) * number for item in fields(self)))
 
+    def changed(self, before: "Spend", after: "Spend") -> "Spend":
+        """Return the total after one cost in it has changed."""
+        return Spend(
+            self.spent + after.spent - before.spent,
+            self.reserved + after.reserved - before.reserved,
+            self.unpriced + after.unpriced - before.unpriced,
+            self.generations + after.generations - before.generations,
+            self.settled + after.settled - before.settled,
+            self.quoted + after.quoted - before.quoted,
+            self.unsettled + after.unsettled - before.unsettled,
+        )
+
     def __add__(self, other: "Spend") -> "Spend":
         return Spend(
             self.spent + other.spent,
@@ -143,7 +155,10 @@ class Ledger:
 
     def update(self, record: Record) -> None:
         """Replace a job's spend with that of its current record. This also releases a hold for the job."""
-        self._set(record.job.fingerprint, spend_of(record))
+        spend = spend_of(record)
+        if spend is self._by_job.get(record.job.fingerprint):  # the usual case: nothing has changed
+            return
+        self._set(record.job.fingerprint, spend)
         if self._is_new_overrun(record):
             self.on_overrun(record)
 
@@ -176,9 +191,9 @@ class Ledger:
 
     def _set(self, fingerprint: str, spend: Spend) -> None:
         before = self._by_job.get(fingerprint, _NOTHING)
-        if spend is not before and spend != before:  # most jobs share one object
-            self.total = self.total + spend - before
-            self._by_job[fingerprint] = spend
+        self._by_job[fingerprint] = spend
+        if spend != before:
+            self.total = self.total.changed(before, spend)
 
 
 def spend_of(record: Record) -> Spend:

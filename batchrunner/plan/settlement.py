@@ -94,4 +94,4 @@ def _changed(records: Iterable[Record], total: Callable[[Attempt], tuple[float, 
 def _settled(attempt: Attempt, total: tuple[float, float] | None) -> Attempt:
     if total is None or attempt.is_reused:
         return attempt
-    return replace(attempt, settled=total[0], settled_at=total[1])
+    return attempt._replace(settled=total[0], settled_at=total[1])

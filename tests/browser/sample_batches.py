@@ -103,7 +103,7 @@ def _record(job: Job, number: int, at: float, rng: Random) -> Record:
 
 
 def _ended(attempt: Attempt, outcome: str, problem: Problem) -> Attempt:
-    fields = {name: getattr(attempt, name) for name in Attempt.__slots__}
+    fields = {name: getattr(attempt, name) for name in Attempt._fields}
     over = {"outcome": outcome, "error": problem, "ended_at": attempt.completed_at, "completed_at": None}
     return Attempt(**{**fields, **over, "credits": None})
 

@@ -106,7 +106,7 @@ def test_replies_about_another_generation_are_ignored_until_there_are_too_many()
 
 def failed_record(failures: int) -> Record:
     record = make_record("a", State.FAILED, attempts=failures)
-    return replace(record, attempts=tuple(replace(attempt, outcome="failed") for attempt in record.attempts))
+    return replace(record, attempts=tuple(attempt._replace(outcome="failed") for attempt in record.attempts))
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def held_after(*generation_ids: str) -> Record:
     """A job in doubt after these generations failed. Its journal was recovered."""
     record = make_record("a", State.IN_FLIGHT, attempts=len(generation_ids))
     attempts = tuple(
-        replace(attempt, generation_id=generation_id, outcome="failed")
+        attempt._replace(generation_id=generation_id, outcome="failed")
         for attempt, generation_id in zip(record.attempts, generation_ids, strict=True)
     )
     failed = replace(record, state=State.FAILED, attempts=attempts, error=Problem("face_detection_error", "no face"))

@@ -112,7 +112,7 @@ def test_an_outage_lasts_until_it_is_over_or_its_run_ends() -> None:
 
 def test_a_killed_run_lasts_until_its_last_known_time() -> None:
     killed = replace(RUN, run_id="run-0", started_at=NOW - 100, finished_at=None, exit_status=None)
-    seen = record("a", State.SUCCEEDED, replace(attempt(generation_id="g", outcome="succeeded"), submitted_at=NOW - 40))
+    seen = record("a", State.SUCCEEDED, attempt(generation_id="g", outcome="succeeded")._replace(submitted_at=NOW - 40))
     spans = run_spans(build(replace(snapshot(seen), runs=(killed, RUN)), "0.1.0"))
     assert [round(at - NOW) for span in spans for at in span] == [-100, -40, 0, 12]
 
@@ -244,8 +244,7 @@ def test_a_report_is_written_for_any_journal(seed: int) -> None:
     records = []
     for number in range(rng.choice((0, 1, 3, 80))):
         tries = [
-            replace(
-                attempt(item, generation_id=some(f"g{number}"), outcome=some(*ENDS)),
+            attempt(item, generation_id=some(f"g{number}"), outcome=some(*ENDS))._replace(
                 request_id=f"{number}.{item}", submitted_at=moment(), accepted_at=some(moment()),
                 generating_at=some(moment()), completed_at=some(moment()), ended_at=some(moment()),
                 credits=some(0.0, 1e6), estimate=some(5e5), polls=rng.choice((0, 1, 10**6)),

@@ -145,11 +145,11 @@ def test_a_clip_names_the_run_and_the_service_that_rendered_it() -> None:
     first = replace(RUN, run_id="run-0", started_at=NOW - 100, service="api.example.com")
     run = replace(RUN, service="api2.example.com")
     early = attempt(generation_id="g0", outcome="succeeded")
-    other = replace(attempt(generation_id="g2", outcome="succeeded"), request_id=f"{REUSED}x")
+    other = attempt(generation_id="g2", outcome="succeeded")._replace(request_id=f"{REUSED}x")
     shot = snapshot(
-        record("a", State.SUCCEEDED, replace(early, submitted_at=NOW - 50)),
+        record("a", State.SUCCEEDED, early._replace(submitted_at=NOW - 50)),
         record("x", State.SUCCEEDED),
-        record("c", State.SUCCEEDED, replace(other, submitted_at=NOW - 500)),
+        record("c", State.SUCCEEDED, other._replace(submitted_at=NOW - 500)),
         ALL[1],
         run=run,
     )
@@ -205,7 +205,7 @@ def test_metrics_can_be_parsed_and_add_up() -> None:
 
 def test_durations_are_given_by_quantile() -> None:
     timed = [
-        record(str(n), ALL[0].state, replace(attempt(generation_id="g", outcome="succeeded"), request_id=f"r{n}",
+        record(str(n), ALL[0].state, attempt(generation_id="g", outcome="succeeded")._replace(request_id=f"r{n}",
                accepted_at=NOW, completed_at=NOW + n))
         for n in range(1, 101)
     ]  # fmt: skip

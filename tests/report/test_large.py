@@ -276,7 +276,7 @@ def test_compact_attempts_are_restored_unchanged() -> None:
 
 def test_the_first_submission_is_that_of_the_listed_jobs() -> None:
     old = record("old", State.SUCCEEDED)
-    earliest = replace(old, attempts=(replace(old.attempts[0], submitted_at=RUN.started_at - 500),))
+    earliest = replace(old, attempts=(old.attempts[0]._replace(submitted_at=RUN.started_at - 500),))
     report = built(snapshot(*ALL, earlier=(earliest,)))
     assert report["first_submitted_at"] == report["jobs"][0]["attempts"][0]["submitted_at"]
     assert built(snapshot(ALL[4]))["first_submitted_at"] is None

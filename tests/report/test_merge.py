@@ -23,11 +23,11 @@ PRICE = 2_000_000.0
 
 def clip(name: str, **changes: Any) -> Record:
     item = attempt(generation_id=f"gen-{name}", outcome="succeeded", polls=2, credits=PRICE, completed_at=NOW + 3)
-    return record(name, State.SUCCEEDED, replace(item, request_id=f"request-{name}", **changes))
+    return record(name, State.SUCCEEDED, item._replace(request_id=f"request-{name}", **changes))
 
 
 def failed(name: str) -> Record:
-    item = replace(attempt(generation_id=f"gen-{name}", outcome="failed"), request_id=f"request-{name}")
+    item = attempt(generation_id=f"gen-{name}", outcome="failed")._replace(request_id=f"request-{name}")
     return record(name, State.FAILED, item, error=Problem("generation_failed", "it broke", "Again.", "service"))
 
 
@@ -85,10 +85,10 @@ def test_reports_that_are_not_shards_follow_each_other() -> None:
 
 
 def test_a_job_that_several_directories_have_counts_once_and_all_that_was_paid_counts() -> None:
-    old = record("a", State.IN_DOUBT, replace(attempt(outcome="in_doubt", estimate=PRICE), request_id="request-a"),
+    old = record("a", State.IN_DOUBT, attempt(outcome="in_doubt", estimate=PRICE)._replace(request_id="request-a"),
                  error=Problem("timeout", "no answer"))  # fmt: skip
     again = clip("a")
-    other = record("a", State.SUCCEEDED, replace(again.last, generation_id="gen-2", request_id="request-2"))
+    other = record("a", State.SUCCEEDED, again.last._replace(generation_id="gen-2", request_id="request-2"))
     backup = source(1, {0: old})
     report = whole(backup, source(2, {0: again}), source(2, {0: again}), source(2, {0: other}))
     assert [(row["id"], row["state"], row["generation_id"]) for row in report["jobs"]] == [("a", "succeeded", "gen-a")]

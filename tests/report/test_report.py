@@ -619,7 +619,7 @@ def test_estimate_and_times_of_a_job_are_reported() -> None:
     assert row["times"] == {
         "expected_s": None, "queue_s": 3, "generating_s": 60, "generation_s": 63, "download_s": 2.5, "total_s": 66.5,
     }  # fmt: skip
-    back = replace(timed, attempts=(replace(attempted, completed_at=NOW),))
+    back = replace(timed, attempts=(attempted._replace(completed_at=NOW),))
     assert built(snapshot(back))["jobs"][0]["times"]["generation_s"] is None, "the clock was set back"
 
 

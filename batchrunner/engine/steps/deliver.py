@@ -103,7 +103,7 @@ async def _note_result(context: StepContext, fingerprint: str, result: Result, s
     """Store the result of a clip that is in the run directory, so that the next run need not check it again."""
     record = context.records[fingerprint]
     objects = result.objects or (record.result.objects if record.result else None)
-    await context.records.annotate(replace(record, result=replace(result, objects=objects)), save)
+    await context.records.annotate(record.with_result(replace(result, objects=objects)), save)
 
 
 def progress_of(context: StepContext, fingerprint: str) -> Callable[[int, int | None], None]:
@@ -126,8 +126,9 @@ async def delivered(context: StepContext, fingerprint: str, result: Result, save
     """Store that a clip stands under its final names. save: gives it these first (`JobRecords.store`)."""
     record = context.records[fingerprint]
     warnings = dict.fromkeys((*result.warnings, *expectation_warnings(record.job, result)))
-    result = replace(result, warnings=tuple(warnings))
-    record = advance(replace(record, result=result), Move.DELIVER, ended_at=context.deps.clock.now())
+    if tuple(warnings) != result.warnings:
+        result = replace(result, warnings=tuple(warnings))
+    record = advance(record.with_result(result), Move.DELIVER, ended_at=context.deps.clock.now())
     await context.records.store(Move.DELIVER, record, save=save)
     context.polls.forget(fingerprint)
     for warning in result.warnings:
