@@ -802,7 +802,7 @@ def test_unwritable_output_gives_a_one_line_error(tmp_path: Path, command_line: 
 
 def test_every_command_accepts_the_manifest_with_the_options_of_run(shell: Shell) -> None:
     """For a finished rehearsal, each command reports the end in the rehearsal's time."""
-    (shell.folder / "faults.yaml").write_text("service: {queue_wait: 1s, duration: 5s, spread: 0}\n")
+    (shell.folder / "faults.yaml").write_text("service: {queue_wait: 1s, duration: 5s, spread: 0, render: tiny}\n")
     (shell.folder / "named.yaml").write_text(MANIFEST.replace("name: night", "name: ${NAME}"))
     command_line = ["named.yaml", "--provider", "sandbox", "--fast", "--faults", "faults.yaml", "--set", "NAME=x"]
     command_line += ["--output", "elsewhere"]

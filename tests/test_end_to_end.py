@@ -288,14 +288,14 @@ def _slow_downloads(folder: Path) -> Path:
 
 
 def test_a_killed_embedded_sandbox_remembers_paid_generations(tmp_path: Path) -> None:
-    batch = make_batch(tmp_path, 8, {}, provider="sandbox", concurrency=4)
-    with batch.start(forked=True) as run:
+    batch, plain = make_batch(tmp_path, 8, {}, provider="sandbox", concurrency=4), plain_clips(tmp_path)
+    with batch.start(*plain, forked=True) as run:
         run.says("succeeded:")
         os.kill(run.process.pid, signal.SIGKILL)
         assert run.end() == -signal.SIGKILL
     begun = _embedded_ledger(batch.output, "accepted")
     assert 0 < len(begun) < 8
-    status = batch.run("--concurrency", "8")
+    status = batch.run("--concurrency", "8", *plain)
     in_doubt = {job["attempts"][-1]["request_id"] for job in batch.report()["jobs"] if job["state"] == "in_doubt"}
     figures = check_batch(batch, _embedded_ledger(batch.output), in_doubt)
     assert not figures.wrong, figures.table("SIGKILL")
@@ -306,7 +306,7 @@ def test_a_killed_embedded_sandbox_remembers_paid_generations(tmp_path: Path) ->
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_parent_handles_a_signal_to_the_process_group(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C at a terminal and a service manager's stop also reach the render workers, even while they start."""
-    batch = make_batch(tmp_path, 4, {}, provider="sandbox", concurrency=2)
+    batch = make_batch(tmp_path, 2, {}, provider="sandbox", concurrency=2)
     with batch.start() as run:
         run.says("accepted")
         wait_for(lambda: _embedded_ledger(batch.output, "started"), "a render worker is being started")
@@ -316,12 +316,12 @@ def test_the_parent_handles_a_signal_to_the_process_group(tmp_path: Path, number
     assert batch.run() == 0, batch.log()
     figures = check_batch(batch, _embedded_ledger(batch.output), set())
     assert not figures.wrong, figures.table(number.name)
-    assert figures.accepted == 4
+    assert figures.accepted == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_render_workers_ignore_signals_from_the_start(tmp_path: Path, number: signal.Signals) -> None:
-    batch = make_batch(tmp_path, 3, {}, provider="sandbox", poll_interval="100ms")
+    batch = make_batch(tmp_path, 2, {}, provider="sandbox", poll_interval="100ms")
     hit: set[int] = set()
 
     def shoot(run: Command) -> bool:
@@ -332,7 +332,7 @@ def test_render_workers_ignore_signals_from_the_start(tmp_path: Path, number: si
         return run.process.poll() is not None
 
     with batch.start() as run:
-        wait_for(partial(shoot, run), "the batch ends", poll_s=0.002)
+        wait_for(partial(shoot, run), "the batch ends", poll_s=0.005)
         assert run.end() == 0, run.output
     assert "Traceback" not in batch.log()
     assert hit

@@ -72,7 +72,8 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 
 def phrases_in(text: str) -> list[str]:
     plain = " ".join(text.lower().split())
-    return [phrase for phrase in sorted(retired("phrase")) if re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", plain)]
+    found = [phrase for phrase in sorted(retired("phrase")) if phrase in plain]
+    return [phrase for phrase in found if re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", plain)]
 
 
 @pytest.mark.parametrize("path", CODE, ids=name_of)
@@ -83,8 +84,8 @@ def test_no_defined_name_is_a_retired_word(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [path for path in [*CODE, *PAGES] if name_of(path) not in OLD_NAMES], ids=name_of)
 def test_no_text_has_a_retired_phrase(path: Path) -> None:
-    if path == Path(__file__):
-        return
+    if path == Path(__file__) or not phrases_in(path.read_text("utf-8")):
+        return  # a file without the phrases has no comment and no line with one
     assert [f"{line}: {phrase}" for line, text in texts(path) for phrase in phrases_in(text)] == []
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import batchrunner
 from batchrunner.errors import ManifestError, UsageError
-from tests.conftest import MEDIA, ROOT
+from tests.conftest import MEDIA, ROOT, encoded
 
 PAGE = (ROOT / "docs" / "python.md").read_text("utf-8")
 URLS = "- {id: walk, video: https://example.com/walk.mp4, image: https://example.com/hero.png}\n"
@@ -55,7 +55,8 @@ def python(code: str, folder: Path) -> str:
 
 def local(folder: Path) -> None:
     """Write a manifest of one job that the sandbox renders quickly."""
-    job = {"id": "walk", "video": str(MEDIA / "bunny.mp4"), "image": str(MEDIA / "hopper.jpg")}
+    (folder / "walk.mp4").write_bytes(encoded(8))
+    job = {"id": "walk", "video": "walk.mp4", "image": str(MEDIA / "hopper.jpg")}
     manifest(folder, json.dumps({"poll_interval": "100ms", "jobs": [job]}))
 
 

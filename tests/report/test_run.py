@@ -12,23 +12,24 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
-from tests.conftest import MEDIA
+from tests.conftest import MEDIA, encoded
 from tests.soak.processes import Command, call, environment, execute
 
 OUTPUTS = {"report.json", "report.html", "results.csv"}
 WITNESS = ".batchrunner.witness"
+FRAMES = 12  # of the reference clip
 TINY = ("--faults", "tiny.yaml")  # the sandbox makes small plain clips, for tests of the files beside them
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Write a manifest of two jobs for the sandbox, beside its inputs."""
-    for name in ("bunny.mp4", "hopper.jpg"):
-        shutil.copy(MEDIA / name, tmp_path / name)
+    (tmp_path / "walk.mp4").write_bytes(encoded(FRAMES))
+    shutil.copy(MEDIA / "hopper.jpg", tmp_path / "hopper.jpg")
     jobs = [{"id": f"job-{size}", "resolution": f"{size}p"} for size in (480, 580)]
     manifest = {
         "version": 1, "name": "night", "provider": "sandbox", "poll_interval": "200ms", "jobs": jobs,
-        "defaults": {"video": "bunny.mp4", "image": "hopper.jpg"}, "junit": "ci/junit.xml",
+        "defaults": {"video": "walk.mp4", "image": "hopper.jpg"}, "junit": "ci/junit.xml",
     }  # fmt: skip
     (tmp_path / "night.yaml").write_text(yaml.safe_dump(manifest), "utf-8")
     (tmp_path / "tiny.yaml").write_text("service: {render: tiny}\n", "utf-8")
@@ -47,7 +48,7 @@ def test_a_run_writes_every_file_and_report_writes_the_same(folder: Path) -> Non
     assert 'batchrunner_jobs{batch="night",state="succeeded"} 2' in (folder / "batch.prom").read_text("utf-8")
     files = {name: (run_dir / name).read_bytes() for name in OUTPUTS}
     found = [job["quality"] for job in json.loads(files["report.json"])["jobs"]]
-    assert [(item["measures"]["frames"], item["marks"], item["verdict"]) for item in found] == [(60, [], None)] * 2
+    assert [(item["measures"]["frames"], item["marks"], item["verdict"]) for item in found] == [(FRAMES, [], None)] * 2
     assert all(item["measures"]["echo_distance"] > 50 for item in found), "they were compared with the reference"
     page = files["report.html"]
     posters = run_dir / ".batchrunner" / "posters"
@@ -93,7 +94,7 @@ def test_an_interrupted_run_writes_every_file(folder: Path) -> None:
         (("--metrics-file", "fifo"), "--metrics-file: fifo cannot be written: it is not a regular file"),
         (("--junit", "one", "--metrics-file", "./one"), "--metrics-file: ./one is also the path of --junit"),
         (("--metrics-file", "output/night/report.json"), "output/night/report.json is also the path of report.json"),
-        (("--metrics-file", "bunny.mp4"), "--metrics-file: bunny.mp4 has the name of a clip"),
+        (("--metrics-file", "walk.mp4"), "--metrics-file: walk.mp4 has the name of a clip"),
         (("--metrics-file", "hopper.jpg"), "--metrics-file: hopper.jpg cannot be written: the existing file is not"),
         (("--junit", "night.yaml"), "--junit: night.yaml cannot be written: the existing file is not JUnit XML"),
         (("--junit", "/dev/fd/1"), "--junit: /dev/fd/1 cannot be written: no file can be created in /proc/"),
