@@ -3,6 +3,7 @@
 Nothing here may sleep or open a connection beyond loopback.
 """
 
+import fcntl
 import gc
 import importlib
 import io
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +177,31 @@ def other_clip() -> bytes:
     return encoded(12)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Path:
+    """Return this worker's copy of a folder that the first worker that needs it makes for all. name: of the folder.
+
+    make: fills the folder that it gets.
+    """
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / f"{name}.made").exists():
+            shutil.rmtree(shared / name, ignore_errors=True)  # what a worker left whose attempt failed
+            (shared / name).mkdir()
+            make(shared / name)
+            (shared / f"{name}.made").touch()
+    return Path(shutil.copytree(shared / name, factory.mktemp(name) / name, symlinks=True))
+
+
 @pytest.fixture(scope="session")
 def executor() -> Iterator[Executor]:
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="test") as threads:
         yield threads
 
 
+@cache
 def encoded(frames: int) -> bytes:
     import av
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import MEDIA
+from tests.conftest import MEDIA, made_once
 from tests.required import not_tested
 from tests.soak.processes import call
 
@@ -82,7 +82,10 @@ def visit(browser: Any) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Path:
     """The run directory of a real run: clips refused for their content, one job in doubt, the others delivered."""
-    folder = tmp_path_factory.mktemp("night")
+    return made_once(tmp_path_factory, "night", _run) / "run dir"
+
+
+def _run(folder: Path) -> None:
     for name in ("bunny.mp4", "hopper.jpg", "astronaut.jpg"):
         shutil.copy(MEDIA / name, folder / f"a #1 {name}")
     jobs = [
@@ -108,4 +111,3 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> Path:
     (folder / "faults.yaml").write_text(yaml.safe_dump(faults), "utf-8")
     done = call("run", "night.yaml", "--faults", "faults.yaml", "--output", "run dir", "--in-doubt", "hold", cwd=folder)
     assert done.returncode == 1, done.stderr
-    return folder / "run dir"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import MEDIA, encoded
+from tests.conftest import MEDIA, encoded, made_once
 from tests.required import not_tested
 from tests.soak.processes import call
 
@@ -26,10 +26,14 @@ def require(package: str) -> Any:
 
 
 @pytest.fixture(scope="session")
-def twenty_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def twenty_clips(tmp_path_factory: pytest.TempPathFactory, hugging_face: Any) -> Path:
     """The run directory of 20 jobs that the sandbox rendered: five short reference videos, two characters."""
-    require("datasets")  # without it, nothing here is worth a run
-    folder, clip = tmp_path_factory.mktemp("twenty"), encoded(3)
+    assert hugging_face  # loaded first: no fixture may import it before its variables are set
+    return made_once(tmp_path_factory, "twenty", _render_twenty) / "output" / "twenty"
+
+
+def _render_twenty(folder: Path) -> None:
+    clip = encoded(3)
     for number in range(5):
         box = (8 + number).to_bytes(4, "big") + b"free" + bytes(number)  # readers skip it
         (folder / f"walk-{number}.mp4").write_bytes(clip + box)
@@ -47,7 +51,6 @@ def twenty_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "twenty.yaml").write_text(yaml.safe_dump({**head, "jobs": jobs}))
     done = call("run", "twenty.yaml", "--quiet", cwd=folder, XDG_STATE_HOME=str(folder / "state"))
     assert done.returncode == 0, done.stderr
-    return folder / "output" / "twenty"
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from batchrunner.sandbox.clips import marks
 from batchrunner.sandbox.clips.placeholder import render_tiny
 from batchrunner.sandbox.clips.reader import measure
 from batchrunner.sandbox.clips.render import RenderFailed, RenderRequest, output_size, render
-from tests.conftest import ROOT
+from tests.conftest import ROOT, made_once
 
 MEDIA = Path(str(resources.files("batchrunner.sandbox") / "media"))
 FASTEST: dict[str, Any] = {"quality": "low", "write_mode": "fast"}
@@ -54,7 +54,8 @@ def rendered(tmp_path: Path, video: Path = MEDIA / "standin.mp4", **options: Any
 @pytest.fixture(scope="module")
 def standin_result(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], Any, float]:
     """The character in the whole reference of the demo, decoded."""
-    return decoded(rendered(tmp_path_factory.mktemp("standin"), quality="high"))
+    folder = made_once(tmp_path_factory, "standin", lambda folder: rendered(folder, quality="high"))
+    return decoded(folder / "out.mp4")
 
 
 def test_the_result_has_the_length_and_rate_of_the_reference(standin_result: tuple[list[Any], Any, float]) -> None:

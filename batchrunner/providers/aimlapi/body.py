@@ -42,7 +42,7 @@ def json_value(body: bytes) -> object:
     value = _loaded(text.strip("\0 \t\r\n"))
     if value is not None or _HTML.match(text):
         return value
-    return next(_objects(_COMMA.sub(r"\1", text)), None)
+    return next(_objects(_COMMA.sub(lambda found: found[1] or "", text)), None)
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
