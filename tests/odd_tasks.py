@@ -1,6 +1,7 @@
 """Tasks that do to a decoder's process what hostile files do, for tests of `batchrunner.media.decoder_pool`."""
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Mapping
@@ -21,6 +22,10 @@ def environment(_: Mapping[str, Any], __: Allow) -> Any:
         "files": len(list(Path("/proc/self/fd").iterdir())),
         "session": os.getsid(0),
     }
+
+
+def page_faults(_: Mapping[str, Any], __: Allow) -> Any:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def crash(_: Mapping[str, Any], __: Allow) -> Any:
@@ -69,7 +74,7 @@ ODD: Mapping[str, Task] = {
     **TASKS,
     **{
         task.__name__: task
-        for task in (echo, environment, crash, crash_on, defect, loop, sleep, hog, widen, slow_alarm)
+        for task in (echo, environment, page_faults, crash, crash_on, defect, loop, sleep, hog, widen, slow_alarm)
     },
 }
 

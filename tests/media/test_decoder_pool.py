@@ -85,6 +85,20 @@ def test_relative_paths_are_relative_to_the_callers_folder(
         assert one(pool, "clip", {"path": f"{number}.mp4", "size_bytes": len(clip)})["frames"] == 8
 
 
+def test_a_process_uses_the_memory_of_the_last_clip_for_the_next_one(pool: Pool, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(encoded(4))
+    count, item = 10, clip_task(path)
+
+    def page_faults() -> int:
+        return int(one(pool, "page_faults", {}))
+
+    pool.run_all("clip", [item] * count)
+    before = page_faults()
+    assert all("frames" in found for found in pool.run_all("clip", [item] * count))
+    assert page_faults() - before < 50 * count, "a frame of this size has 85 pages"
+
+
 def test_a_problem_keeps_its_hint(pool: Pool, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("just words")
     with pytest.raises(BatchrunnerError, match="looks like text") as caught:
