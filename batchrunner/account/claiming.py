@@ -198,7 +198,7 @@ def _ahead(connection: sqlite3.Connection, batch: BatchRow, outside: Outside, no
     """Return the batches that wait and go before this one, which has taken so many more slots."""
     query = (
         "SELECT batch_id, priority, "
-        f"(SELECT count(*) FROM jobs WHERE jobs.batch_id = batches.batch_id AND {_OPEN_SLOT})"
+        f"(SELECT count(*) FROM jobs WHERE account = :account AND jobs.batch_id = batches.batch_id AND {_OPEN_SLOT})"
         ", waits_since, waits_until FROM batches WHERE account = :account "
         "AND (batch_id = :own OR waits_until BETWEEN :now AND :now + :wait_s)"
     )

@@ -27,7 +27,7 @@ from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
 
 _PATTERN = "index-*.db"
-VERSION = 2
+VERSION = 3
 _ID = 0x42524130  # "BRA0"; the last byte is the version again, so that a changed byte is not taken for another version
 _BUSY_S = 30.0
 _STATEMENTS = 512  # kept compiled: a statement for each number of rows
@@ -256,9 +256,12 @@ def _make(state: Path, connection: Connect, work: Transaction) -> Any:
 
 
 def _upgrade(state: Path, connection: Connect, path: Path) -> None:
-    """Replace an index of version 1, whose rows have no checksums. Raises _Broken."""
+    """Replace an index of version 1, whose rows have no checksums; change one of version 2. Raises _Broken."""
     with closing(connection(str(path))) as old:
-        if version_of(old) != 1:
+        version = version_of(old)
+        if version == 2:
+            _upgrade_2(old)
+        if version != 1:
             return
         if old.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
             raise _Broken
@@ -267,9 +270,32 @@ def _upgrade(state: Path, connection: Connect, path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def _upgrade_2(connection: sqlite3.Connection) -> None:
+    """Bring an index of version 2 to version 3, which has the same tables and fewer indexes of SQLite."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        present, own = (
+            {(name, sql) for kind, name, _, sql in schema if kind == "index"}
+            for schema in (_schema(connection), _own_schema())
+        )
+        for name, _ in present - own:
+            connection.execute(f'DROP INDEX "{name}"')
+        for _, sql in own - present:
+            connection.execute(sql)
+        _put_version(connection)
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Create the tables in an empty database."""
     connection.executescript(Path(__file__).with_name("schema.sql").read_text("utf-8"))
+    _put_version(connection)
+
+
+def _put_version(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA application_id = {_ID + VERSION}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -372,6 +398,7 @@ def viewed(state: Path) -> Iterator[sqlite3.Connection]:
             source = f"{path.resolve().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}"
             connection = stack.enter_context(closing(connect(source)))
             with suppress(_Broken):
+                connection = _upgraded(connection, stack)
                 require_sound(connection, path)
                 if lines := lacking(connection, state):
                     connection.backup(copy)
@@ -382,6 +409,17 @@ def viewed(state: Path) -> Iterator[sqlite3.Connection]:
         create(copy)
         fill(copy, runs_log.read(state), is_running)
         yield copy
+
+
+def _upgraded(connection: sqlite3.Connection, stack: ExitStack) -> sqlite3.Connection:
+    """Return the connection; for an index of version 2 one to an upgraded copy in memory."""
+    with suppress(sqlite3.Error):  # a broken one is found later
+        if version_of(connection) == 2:
+            copy = stack.enter_context(closing(connect(":memory:")))
+            connection.backup(copy)
+            _upgrade_2(copy)
+            return copy
+    return connection
 
 
 @contextmanager

@@ -1,4 +1,4 @@
--- The account's index, version 2. One file for all accounts of a user on this machine; batchrunner/account/rows.py says
+-- The account's index, version 3. One file for all accounts of a user on this machine; batchrunner/account/rows.py says
 -- what the columns mean, and batchrunner/account/checksums.py what the checksums cover. Times are wall time, seconds since the epoch. Amounts are credits.
 
 CREATE TABLE batches (
@@ -17,7 +17,8 @@ CREATE TABLE batches (
     checksum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What a batch's journal says of its jobs. A claim is the only row that is in the index first.
+-- What a batch's journal says of its jobs. There is no index by batch: each claim would write to one, and only the start
+-- of a run, which reads every row for its checksum anyway, looks for all rows of a batch. A claim is the only row that is in the index first.
 CREATE TABLE jobs (
     account TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
@@ -37,7 +38,6 @@ CREATE TABLE jobs (
     PRIMARY KEY (account, fingerprint, batch_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX jobs_by_batch ON jobs (batch_id);
 CREATE INDEX jobs_by_slot ON jobs (account, batch_id) WHERE takes_slot = 1;
 
 -- Generations that are known to have ended, and whose batch does not know it yet.
@@ -66,8 +66,7 @@ CREATE TABLE submissions (
     PRIMARY KEY (account, request_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX submissions_by_batch ON submissions (batch_id);
-CREATE INDEX submissions_by_generation ON submissions (account, generation_id);
+CREATE INDEX submissions_by_generation ON submissions (account, generation_id) WHERE generation_id IS NOT NULL;
 
 -- The sum of the submissions' costs on each UTC day, kept by the triggers below.
 CREATE TABLE spend_by_day (

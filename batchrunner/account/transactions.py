@@ -230,8 +230,8 @@ def batch_rows(connection: sqlite3.Connection, account: str | None = None) -> li
     return list(map(_batch, connection.execute(f"SELECT {_BATCH} FROM batches {where} ORDER BY opened_at", values)))
 
 
-def put_batch(connection: sqlite3.Connection, batch: BatchRow) -> None:
-    """Store a batch. Its jobs and submissions follow it to another account."""
+def put_batch(connection: sqlite3.Connection, batch: BatchRow) -> BatchRow | None:
+    """Store a batch, and return its former row. Its jobs and submissions follow it to another account."""
     before = batch_row(connection, batch.batch_id)
     put(connection, "batches", [_values(batch)])
     if before is not None and before.account != batch.account:
@@ -242,21 +242,22 @@ def put_batch(connection: sqlite3.Connection, batch: BatchRow) -> None:
                 require_valid(table, row)
             connection.execute(f"DELETE FROM {table} WHERE batch_id = ?", own)
             put(connection, table, [(batch.account, *row[1:-1]) for row in rows])
+    return before
 
 
 def import_rows(
     connection: sqlite3.Connection, batch: BatchRow, jobs: Sequence[JobRow], submissions: Sequence[SubmissionRow]
 ) -> None:
     """Replace a batch's rows with those of its journal. Claims that the journal never began are released."""
-    put_batch(connection, batch)
-    connection.execute("DELETE FROM jobs WHERE batch_id = ?", (batch.batch_id,))
-    connection.execute("DELETE FROM submissions WHERE batch_id = ? AND outcome = ?", (batch.batch_id, CLAIMED))
+    if put_batch(connection, batch) is not None:
+        connection.execute("DELETE FROM jobs WHERE batch_id = ?", (batch.batch_id,))
+        connection.execute("DELETE FROM submissions WHERE batch_id = ? AND outcome = ?", (batch.batch_id, CLAIMED))
     store(connection, jobs, submissions)
     # What is known to have ended takes no slot, whatever the batch knows.
     connection.execute(
-        "UPDATE jobs SET takes_slot = 0 WHERE batch_id = ? AND takes_slot = 1 "
-        "AND generation_id IN (SELECT generation_id FROM ended WHERE account = ?)",
-        (batch.batch_id, batch.account),
+        "UPDATE jobs SET takes_slot = 0 WHERE account = ?1 AND batch_id = ?2 AND takes_slot = 1 "
+        "AND generation_id IN (SELECT generation_id FROM ended WHERE account = ?1)",
+        (batch.account, batch.batch_id),
     )
 
 

@@ -210,7 +210,7 @@ def _update_index(rundir: RunDir, record: Record, batch_id: str, sequence: int, 
         if batch is not None:
             jobs, submissions = rows_of(batch, [record], lambda _: None)
             gone = [] if jobs else [record.job.fingerprint]
-            work = [
+            work: list[index.Transaction] = [
                 partial(transactions.remove, batch=batch, fingerprints=gone),
                 partial(transactions.store, jobs=jobs, submissions=submissions),
                 partial(transactions.put_batch, batch=replace(batch, sequence=sequence)),

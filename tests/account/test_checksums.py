@@ -11,7 +11,7 @@ import pytest
 
 from batchrunner.account import transactions
 from batchrunner.account.checksums import COLUMNS, require_all_valid
-from batchrunner.account.index import Index, connect, viewed
+from batchrunner.account.index import VERSION, Index, connect, version_of, viewed
 from batchrunner.account.transactions import settle_charges
 from batchrunner.errors import LocalFault
 from batchrunner.job import Move
@@ -124,7 +124,7 @@ def test_an_index_of_version_1_gets_checksums_and_keeps_its_charges(file: Path) 
         before = content(connection)
         connection.execute("PRAGMA user_version = 1")
         [number] = connection.execute("PRAGMA application_id").fetchone()
-        connection.execute(f"PRAGMA application_id = {number - 1}")
+        connection.execute(f"PRAGMA application_id = {number - VERSION + 1}")
         for table in COLUMNS:
             connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
     index = Index(file.parent)
@@ -133,3 +133,41 @@ def test_an_index_of_version_1_gets_checksums_and_keeps_its_charges(file: Path) 
     assert index.path != file
     assert not file.exists()
     index.close()
+
+
+def _of_version_2(file: Path) -> Mapping[str, list[Any]]:
+    """Turn an index into one of version 2, and return its content."""
+    with closing(connect(str(file))) as connection:
+        before = content(connection)
+        connection.execute("DROP INDEX submissions_by_generation")
+        connection.execute("CREATE INDEX jobs_by_batch ON jobs (batch_id)")
+        connection.execute("CREATE INDEX submissions_by_batch ON submissions (batch_id)")
+        connection.execute("CREATE INDEX submissions_by_generation ON submissions (account, generation_id)")
+        connection.execute("PRAGMA user_version = 2")
+        [number] = connection.execute("PRAGMA application_id").fetchone()
+        connection.execute(f"PRAGMA application_id = {number - VERSION + 2}")
+    return before
+
+
+def test_an_index_of_version_2_is_changed_while_another_process_has_it_open(file: Path) -> None:
+    before = _of_version_2(file)
+    with closing(connect(str(file))) as other:
+        assert content(other) == before
+        index = Index(file.parent)
+        assert index.rebuilt is None
+        assert index.path == file
+        assert index.read(content) == before
+        assert index.read(version_of) == VERSION
+        other.execute("DELETE FROM submissions")
+        assert content(other) == index.read(content) != before
+        index.close()
+    with closing(Index(file.parent)) as again:
+        assert again.rebuilt is None
+
+
+def test_a_view_of_an_index_of_version_2_changes_nothing(file: Path) -> None:
+    before = _of_version_2(file)
+    stored = file.read_bytes()
+    with viewed(file.parent) as connection:
+        assert content(connection) == before
+    assert file.read_bytes() == stored
