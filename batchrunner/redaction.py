@@ -215,7 +215,7 @@ def _webhook_secrets(url: str) -> list[str]:
 
 
 def _finds(pattern: re.Pattern[str] | None, text: str) -> bool:
-    return pattern is not None and any(pattern.search(level) for level in _levels(text))
+    return pattern is not None and any(map(pattern.search, _levels(text)))
 
 
 def _levels(text: str) -> Iterable[str]:

@@ -69,7 +69,7 @@ def levels(reply: dict[str, Any], asked: str = "") -> list[dict[str, Any]]:
 
 def ids_of(level: Mapping[str, Any]) -> list[str]:
     """The usable ids that an object gives itself, the more telling one last."""
-    return [text for key in ("id", "generation_id") if (text := id_text(level.get(key)))]
+    return [text for key in ("id", "generation_id") if key in level and (text := id_text(level[key]))]
 
 
 def id_text(value: object) -> str | None:

@@ -42,6 +42,7 @@ _PLACES = {
     *("download", "media", "uri", "href", "link", "asset", "assets", "artifact", "artifacts", "generation", "content"),
 }
 _NAMES = {"name", "title", "id", "key"}  # of a file: no link
+_CONTENT_TYPE_KEYS = ("content_type", "contentType", "mime_type", "mimeType")
 _VIDEO_KEYS = {"video", "videos", "clip", "clips"}
 
 
@@ -82,7 +83,7 @@ def _texts(reply: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str
         elif len(path) > _DEEPEST:
             continue
         elif isinstance(value, dict):
-            names = (value.get(key) for key in ("content_type", "contentType", "mime_type", "mimeType"))
+            names = [value[key] for key in _CONTENT_TYPE_KEYS if key in value]
             kind = next((name.lower() for name in names if isinstance(name, str)), "")
             todo += [((*path, key), item, kind) for key, item in reversed(value.items())]
         elif isinstance(value, list):
