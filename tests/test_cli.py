@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from batchrunner.sandbox import SandboxConfig, start
 from batchrunner.settings import SETTINGS, Setting
 from batchrunner.storage.run_directory import Lock, RunDir
 from tests.conftest import MEDIA, NOW, ROOT
+from tests.soak.processes import call
 
 KEY = "sk-recognisable-0123456789-abcdef"
 COMMANDS = ["init", "run", "validate", "plan", "status", "report", "verify", "sandbox", "schema"]
@@ -806,16 +808,17 @@ def test_every_command_accepts_the_manifest_with_the_options_of_run(shell: Shell
     (shell.folder / "named.yaml").write_text(MANIFEST.replace("name: night", "name: ${NAME}"))
     command_line = ["named.yaml", "--provider", "sandbox", "--fast", "--faults", "faults.yaml", "--set", "NAME=x"]
     command_line += ["--output", "elsewhere"]
-    first = shell.spawn("run", *command_line, "--poll-interval", "5s")
-    assert first.status == 0, first.err
-    again = shell.spawn("run", *command_line, "--poll-interval", "5s")
-    assert (again.status, "nothing to do" in again.err) == (0, True), again.err
-    for command, expected in (
+    command = partial(call, cwd=shell.folder, XDG_STATE_HOME=os.environ["XDG_STATE_HOME"])
+    first = command("run", *command_line, "--poll-interval", "5s")
+    assert first.returncode == 0, first.stderr
+    again = command("run", *command_line, "--poll-interval", "5s")
+    assert (again.returncode, "nothing to do" in again.stderr) == (0, True), again.stderr
+    for name, expected in (
         ("status", "succeeded"),
         ("report", "report.json"),
         ("verify", "0 bad"),
         ("plan", "0 submissions"),
     ):
-        ran = shell.spawn(command, *command_line)
-        assert (ran.status, expected in ran.out) == (0, True), (command, ran)
-    assert shell.spawn("verify", "named.yaml", "--set", "NAME=x").status == 2, "nothing was paid for"
+        ran = command(name, *command_line)
+        assert (ran.returncode, expected in ran.stdout) == (0, True), ran
+    assert command("verify", "named.yaml", "--set", "NAME=x").returncode == 2, "nothing was paid for"

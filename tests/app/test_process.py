@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
@@ -120,6 +121,18 @@ def test_a_full_stderr_does_not_change_the_exit_status(arguments: list[str], sta
 
 # Locales
 
+# Runs commands one after the other: an interpreter takes its locale at its start. Prints the status of each.
+SEVERAL = """
+import os, sys
+from batchrunner.__main__ import main
+words = iter(sys.argv[1:])
+while arguments := list(iter(lambda: next(words, ";"), ";")):
+    sys.argv = ["batchrunner", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        os.write(1, b"\\0%d\\0" % end.code)
+"""
 _LOCALES = {"de_DE.ISO-8859-1": "iso-8859-1", "zh_CN.GBK": "gbk", "C": "utf-8", "C.UTF-8": "utf-8"}
 
 
@@ -143,26 +156,28 @@ def test_any_locale_reads_utf_8_and_escapes_what_it_cannot_print(tmp_path: Path,
     }
     environment |= {"LOCPATH": str(locales), "LC_ALL": name, "PYTHONPATH": str(ROOT)}
 
-    def call(*arguments: str) -> tuple[int, str]:
-        done = subprocess.run([*PROGRAM, *arguments], cwd=tmp_path, check=False, capture_output=True, env=environment)
-        assert b"Traceback" not in done.stderr, done.stderr
-        return done.returncode, (done.stdout + done.stderr).decode(_LOCALES[name])
+    def call(*command_lines: str) -> list[tuple[int, str]]:
+        words = " ; ".join(command_lines).split()
+        command = [sys.executable, "-c", SEVERAL, *words]
+        done = subprocess.run(command, cwd=tmp_path, check=False, stdout=PIPE, stderr=STDOUT, env=environment)
+        assert b"Traceback" not in done.stdout, done.stdout
+        *texts, rest = done.stdout.decode(_LOCALES[name]).split("\0")
+        assert rest == ""
+        return [(int(status), text) for text, status in zip(texts[::2], texts[1::2], strict=True)]
 
     (tmp_path / "clips").mkdir()
     shutil.copy(MEDIA / "bunny.mp4", tmp_path / "clips" / "🎬ü.mp4")
     shutil.copy(MEDIA / "hopper.jpg", tmp_path / "clips" / "中.jpg")
-    assert call("init", "clips", "-o", "ü.yaml")[0] == 0
-    assert call("validate", "ü.yaml")[0] == 0
-    status, text = call("plan", "ü.yaml", "--provider", "sandbox")
-    assert (status, "1 job" in text) == (0, True), text
+    commands = "init clips -o ü.yaml", "validate ü.yaml", "plan ü.yaml --provider sandbox"
+    (first, _), (second, _), (third, text) = call(*commands)
+    assert (first, second, third, "1 job" in text) == (0, 0, 0, True), text
     text = (tmp_path / "ü.yaml").read_text("utf-8")
     (tmp_path / "ü.yaml").write_text(text.replace("🎬ü", "🎬é"), "utf-8")
-    status, text = call("validate", "ü.yaml")
+    (status, text), (_, as_json) = call("validate ü.yaml", "validate ü.yaml --format json")
     assert (status, "no such file" in text) == (2, True), text
     shown = "🎬é" if _LOCALES[name] == "utf-8" else "\\ud83c\\udfac"
     assert shown in text
-    status, text = call("validate", "ü.yaml", "--format", "json")
-    assert "🎬é" in str(json.loads(text)), "escapes are those of JSON"
+    assert "🎬é" in str(json.loads(as_json)), "escapes are those of JSON"
 
 
 @pytest.mark.parametrize(("library", "status"), [("obstore", 2), ("other", -signal.SIGABRT)])

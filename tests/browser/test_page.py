@@ -201,9 +201,9 @@ def test_two_thousand_jobs_load_and_filter(visit: Any, large: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory, large: Path) -> dict[int, Path]:
-    """Pages of 3, 319 and 2,000 jobs."""
+    """Pages of 3, 70, 319 and 2,000 jobs."""
     found = {2000: large}
-    for jobs in (3, 319):
+    for jobs in (3, 70, 319):
         folder = tmp_path_factory.mktemp(f"jobs-{jobs}")
         writer.write(sample_batches.sample_batch(jobs), folder, "0.1.0")
         found[jobs] = folder / "report.html"
@@ -350,7 +350,7 @@ def test_axe_finds_no_violation(
     if which == "run":
         path = request.getfixturevalue("run_folder") / "report.html"
     else:
-        path = pages[319] if which == "many" else request.getfixturevalue("reviewed")
+        path = pages[70] if which == "many" else request.getfixturevalue("reviewed")
     page = visit(path, color_scheme=scheme).page
     if which == "table":
         page.get_by_role("button", name="Table").click()

@@ -29,7 +29,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     for name in ("v", "i"):
         (folder / name).mkdir()
     for number in range(4):
-        (folder / "v" / f"c{number}.mp4").write_bytes(encoded(12 + 5 * number))
+        (folder / "v" / f"c{number}.mp4").write_bytes(encoded(4 + 2 * number))
     for number in range(50):
         Image.new("RGB", (320, 320), (5 * number, 80, 200 - number)).save(folder / "i" / f"{number:03}.png")
     (folder / "quick.yaml").write_text(QUICK)
