@@ -157,8 +157,8 @@ def test_any_locale_reads_utf_8_and_escapes_what_it_cannot_print(tmp_path: Path,
     environment |= {"LOCPATH": str(locales), "LC_ALL": name, "PYTHONPATH": str(ROOT)}
 
     def call(*command_lines: str) -> list[tuple[int, str]]:
-        words = " ; ".join(command_lines).split()
-        command = [sys.executable, "-c", SEVERAL, *words]
+        arguments = " ; ".join(command_lines).split()
+        command = [sys.executable, "-c", SEVERAL, *arguments]
         done = subprocess.run(command, cwd=tmp_path, check=False, stdout=PIPE, stderr=STDOUT, env=environment)
         assert b"Traceback" not in done.stdout, done.stdout
         *texts, rest = done.stdout.decode(_LOCALES[name]).split("\0")
