@@ -8,7 +8,6 @@ Text from outside must pass a redactor before it becomes a record, an event or a
 """
 
 import base64
-import html
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -277,6 +276,8 @@ def _undone(found: re.Match[str]) -> str:
     if token[0] == "%":
         return unquote(token, errors="replace")
     if token[0] == "&":
+        import html  # here, as its table is large
+
         return html.unescape(token)
     mark = token[1].lower()
     if mark == "x":

@@ -450,14 +450,25 @@ def test_help_loads_no_heavy_library(arguments: list[str] | None) -> None:
 
 
 ONE_JOB = "- {video: https://example.com/walk.mp4, image: https://example.com/hero.png}"
+ONE_ROW = '{"video": "https://example.com/walk.mp4", "image": "https://example.com/hero.png"}'
 NO_JOB = "matrix: [{video: none/*.mp4, image: none/*.png, allow_empty: true}]"
 SANDBOX = {"batchrunner.sandbox", "batchrunner.sandbox.server", "multiprocessing", "aiohttp.web"}
+# Modules for buckets, clusters, hooks, plans and JUnit XML, which most runs do not use.
+RARE = {"configparser", "html", "xml.etree"} | {
+    f"batchrunner.{name}"
+    for name in (
+        *("plan.egress", "plan.projection", "plan.render", "review.hook", "storage.objects.signing"),
+        *("storage.objects.staging", "storage.objects.store", "transfer.bucket_delivery", "transfer.remote_fetch"),
+        *("workers.executor_decoders", "workers.resending"),
+    )
+}
 # Modules that a command must not load, directly or indirectly. YAML is for manifests, SQLite for journals.
 SPARED = {
     "validate": (HEAVY - {"yaml"}) | SANDBOX | {"asyncio"},
     "plan": (HEAVY - {"yaml", "sqlite3", "aiohttp"}) | SANDBOX,  # it asks the service for prices and balance
     "status": (HEAVY - {"sqlite3"}) | SANDBOX | {"asyncio"},
-    "run": (HEAVY - {"yaml", "sqlite3", "aiohttp", "jinja2"}) | SANDBOX,
+    "validate, a table": HEAVY | SANDBOX | {"asyncio"},
+    "run": (HEAVY - {"yaml", "sqlite3", "aiohttp", "jinja2"}) | SANDBOX | RARE,
     "run, nothing to do": (HEAVY - {"yaml", "sqlite3"}) | SANDBOX | {"asyncio", "batchrunner.app.runner"},
 }
 
@@ -465,11 +476,13 @@ SPARED = {
 def test_commands_load_only_what_they_use(tmp_path: Path) -> None:
     """With remote inputs, a remote service and no terminal."""
     (tmp_path / "one.yaml").write_text(ONE_JOB)
+    (tmp_path / "one.jsonl").write_text(ONE_ROW)
     (tmp_path / "none.yaml").write_text(NO_JOB)
     commands = {
         "run": ["run", "none.yaml"],  # without jobs, no request is sent
         "run, nothing to do": ["run", "none.yaml"],
         "validate": ["validate", "one.yaml"],
+        "validate, a table": ["validate", "one.jsonl"],
         "plan": ["plan", "one.yaml"],
         "status": ["status", "output/none"],
     }

@@ -6,8 +6,7 @@ from pathlib import Path
 from batchrunner.account.limits import NO_LIMITS, Limits, read_limits
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.manifest.diagnostics.diagnostic import Findings, count
-from batchrunner.manifest.yaml_source import parser
-from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
+from batchrunner.manifest.yaml_source.values import YamlList, YamlMapping
 from batchrunner.storage.objects.address import allowed_place
 
 _MOST_BYTES = 1 << 20
@@ -49,6 +48,8 @@ def _parsed(path: Path) -> tuple[Mapping[str, Limits], str | None, tuple[str, ..
     if not data.strip():
         return NO_LIMITS, None, ()
     findings = Findings(str(path), data)
+    from batchrunner.manifest.yaml_source import parser  # here, as most users have no config.yaml
+
     root = parser.parse(data, findings)
     found = read_limits(root, findings) if root is not None else NO_LIMITS
     hook = root.get("on_clip") if isinstance(root, YamlMapping) else None

@@ -19,7 +19,7 @@ from batchrunner import settings
 from batchrunner.account.names import Account
 from batchrunner.errors import UsageError
 from batchrunner.manifest.diagnostics.diagnostic import START, Findings, nearest
-from batchrunner.manifest.yaml_source.parser import YamlMapping
+from batchrunner.manifest.yaml_source.values import YamlMapping
 from batchrunner.plan.money_limits import MoneyLimit
 from batchrunner.plan.prices import usd
 from batchrunner.providers.base import CREDITS_PER_USD

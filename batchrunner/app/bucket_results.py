@@ -11,17 +11,17 @@ from batchrunner.errors import LocalFault, UsageError
 from batchrunner.job import Entry, PlacedFile, Record, Snapshot, State
 from batchrunner.settings import Settings
 from batchrunner.storage.objects.address import ObjectAddress
-from batchrunner.storage.objects.store import Access, open_store
 from batchrunner.storage.run_directory import RunDirectoryClips
 
 if TYPE_CHECKING:
     from batchrunner.app.environment import Environment
     from batchrunner.app.setup import Setup
+    from batchrunner.storage.objects.store import Access
     from batchrunner.transfer.bucket_delivery import BucketStore
     from batchrunner.transfer.delivery import ResultStore
 
 
-def check(settings: Settings, entries: Sequence[Entry], access: Callable[[], Access]) -> None:
+def check(settings: Settings, entries: Sequence[Entry], access: "Callable[[], Access]") -> None:
     """Refuse a bucket that only the manifest names, and names that no object can have. Raises UsageError."""
     for text in (settings.stage, settings.deliver):
         if text is not None:
@@ -62,6 +62,7 @@ def store_of(setup: "Setup", local: "ResultStore", outside: "Environment") -> "B
         return None
     from batchrunner.media.posters import SIZE_NAMES, poster_name
     from batchrunner.report import writer
+    from batchrunner.storage.objects.store import open_store
     from batchrunner.transfer.bucket_delivery import BucketStore, BucketTarget
     from batchrunner.transfer.delivery import Store
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from batchrunner.app.environment import Environment
 from batchrunner.app.setup import Setup, prices_of
@@ -25,8 +26,10 @@ from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.endings import StopReason
 from batchrunner.quality import marks
 from batchrunner.report.rows import Row, RowContext, owners_of, rows
-from batchrunner.review.hook import Hook, Outcomes
 from batchrunner.review.verdicts import ON_CLIP, QUALITY, REJECT, Verdict, VerdictLog
+
+if TYPE_CHECKING:
+    from batchrunner.review.hook import Hook
 
 _OUT_OF_TIME = {"deadline", "max_runtime", "interrupted"}
 
@@ -49,6 +52,8 @@ class ClipChecks:
             for entry in self._entries:
                 self._by_job.setdefault(entry.job.fingerprint, []).append(entry)
         if self._hook is not None:
+            from batchrunner.review.hook import Outcomes  # here, as most batches have no hook
+
             self._outcomes = Outcomes(self._rundir.path)
             self._threads = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="on_clip")
 
@@ -80,7 +85,7 @@ class ClipChecks:
         if self._hook is not None:
             self._call_hook(self._hook, record)
 
-    def _call_hook(self, hook: Hook, record: Record) -> None:
+    def _call_hook(self, hook: "Hook", record: Record) -> None:
         fingerprint = record.job.fingerprint
         if record.result is None or fingerprint not in self._by_job:
             return
@@ -106,7 +111,7 @@ class ClipChecks:
             self._warned.add(kind)
             self._publish(Noticed(self._outside.clock.now(), (), problem))
 
-    def _decide(self, at: str, hook: Hook, record: Record) -> str:
+    def _decide(self, at: str, hook: "Hook", record: Record) -> str:
         """Call the hook, store its verdict, then its outcome. Return a problem for the user, or "". Blocks."""
         assert record.result is not None
         entry = self._by_job[record.job.fingerprint][0]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from batchrunner.app.account import Shared
 from batchrunner.clock import Clock
@@ -16,12 +16,14 @@ from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies
 from batchrunner.providers import registry
 from batchrunner.providers.registry import Connect
-from batchrunner.review.hook import Hook
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.lease import Lease
 from batchrunner.transfer.delivery import OpenStore, Store
 from batchrunner.transfer.downloader import Checks
 from batchrunner.workers.engines import Workers
+
+if TYPE_CHECKING:
+    from batchrunner.review.hook import Hook
 
 # More threads than CPUs do not help: with small files they slow each other down.
 _FILE_THREADS = max(2, min(4, os.cpu_count() or 1))
@@ -54,7 +56,7 @@ class Environment:
     connect: Connect = registry.connect
     open_store: OpenStore = Store
     shared: Shared | None = None
-    on_clip: Hook | None = None
+    on_clip: "Hook | None" = None
     lease: Lease | None = None
     bulk: Executor | None = None
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.account.folders import state_folder
 from batchrunner.errors import CallError, UsageError
 from batchrunner.plan.prices import list_as_facts, list_from_facts
-from batchrunner.plan.render import AccountView
 from batchrunner.providers.base import PriceList, Provider
 from batchrunner.providers.endpoint import read_endpoint
 from batchrunner.storage.durable_files import open_plain
 
 if TYPE_CHECKING:
     from batchrunner.app.setup import Setup
+    from batchrunner.plan.render import AccountView
 
 _VERSION = 1
 _MAX_BYTES = 1_000_000
@@ -97,11 +97,13 @@ async def refreshed(setup: "Setup", provider: Provider, base_url: str) -> "Setup
     return replace(setup, price_list=prices)
 
 
-def view_account(setup: "Setup", environment: Mapping[str, str]) -> tuple["Setup", AccountView]:
+def view_account(setup: "Setup", environment: Mapping[str, str]) -> "tuple[Setup, AccountView]":
     """Ask the service for price list and balance. Returns the setup with the list, and the account for a plan.
 
     Submits nothing. Without a key, or if the service does not answer, the view says so.
     """
+    from batchrunner.plan.render import AccountView  # here, as a run does not show a plan
+
     try:
         endpoint = read_endpoint(setup.settings, environment)
     except UsageError as error:
@@ -123,8 +125,10 @@ def view_account(setup: "Setup", environment: Mapping[str, str]) -> tuple["Setup
     return asyncio.run(ask())
 
 
-async def _balance(provider: Provider) -> AccountView:
+async def _balance(provider: Provider) -> "AccountView":
     import asyncio
+
+    from batchrunner.plan.render import AccountView
 
     if not provider.capabilities.balance:
         return AccountView(note="the service does not show it")

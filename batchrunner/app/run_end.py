@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import batchrunner
 from batchrunner.account.base import HELD_KINDS
@@ -26,8 +26,10 @@ from batchrunner.report import writer
 from batchrunner.report.closing import summed_up
 from batchrunner.review.verdicts import VerdictLines
 from batchrunner.storage.run_directory import RunDir
-from batchrunner.transfer.bucket_delivery import BucketStore
 from batchrunner.transfer.delivery import ResultStore
+
+if TYPE_CHECKING:
+    from batchrunner.transfer.bucket_delivery import BucketStore
 
 _COPY_S = 300.0  # for all reports
 _SIGNALLED_COPY_S = 10.0
@@ -81,7 +83,7 @@ async def finish(
     run: Run,
     outside: Environment,
     bus: EventBus,
-    bucket: BucketStore | None = None,
+    bucket: "BucketStore | None" = None,
 ) -> int:
     """Store the outcome, write the reports from the journal, copy them to the bucket, and return the exit status."""
     bus.publish(RunEnding(run.finished_at or run.started_at))
@@ -121,7 +123,7 @@ def _last_words(snapshot: Snapshot, rundir: RunDir) -> tuple[dict[State, int], d
     return states, summed_up(writer.build(snapshot, batchrunner.__version__, lines.by_clip))
 
 
-async def _finish_bucket(bucket: BucketStore, rundir: RunDir, run: Run, bus: EventBus) -> Run:
+async def _finish_bucket(bucket: "BucketStore", rundir: RunDir, run: Run, bus: EventBus) -> Run:
     """Copy the reports to the bucket, and free the files that the user does not want to keep. Return the run.
 
     The reports in the run directory stay. If they cannot be copied, a person has to act.

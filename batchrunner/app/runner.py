@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from batchrunner.account.base import Hold, Reuse
 from batchrunner.account.limits import AccountBudgets
@@ -46,24 +47,25 @@ from batchrunner.providers.endpoint import Endpoint, on_this_machine
 from batchrunner.providers.generation_owners import GenerationOwners
 from batchrunner.quality.marks import is_on
 from batchrunner.quality.references import References
+from batchrunner.redaction import Redactor
 from batchrunner.report import writer
-from batchrunner.review.hook import Hook, arguments_of
 from batchrunner.storage.disk_space import DiskSpaceGuard
 from batchrunner.storage.lease import Lease
-from batchrunner.storage.objects.address import AllowedBuckets, ObjectAddress
-from batchrunner.storage.objects.signing import Links, with_signed_inputs
+from batchrunner.storage.objects.address import AllowedBuckets, ObjectAddress, is_address
 from batchrunner.storage.objects.staged_names import uploads
-from batchrunner.storage.objects.staging import StagedInputs, Staging, Target
-from batchrunner.storage.objects.store import Access, open_store
 from batchrunner.storage.run_directory import Anchor, RunDir
-from batchrunner.transfer.bucket_delivery import BucketStore
 from batchrunner.transfer.clip_copies import ClipCopies
 from batchrunner.transfer.delivery import ResultStore
 from batchrunner.transfer.downloader import Checks, Downloader
-from batchrunner.transfer.remote_fetch import RemoteFetch
 from batchrunner.transfer.url_guard import Guard
 from batchrunner.workers import spec as worker_specs
 from batchrunner.workers.engines import open_workers
+
+# Only some batches use these: they are imported where they are used.
+if TYPE_CHECKING:
+    from batchrunner.review.hook import Hook
+    from batchrunner.storage.objects.staging import Staging
+    from batchrunner.transfer.bucket_delivery import BucketStore
 
 _TIME_EVERY_S = 0.25
 
@@ -101,10 +103,18 @@ def run(
             history=duration_cache.place(environment) if is_remote else None,
             proxies=read_proxies(environment) if endpoint or setup.settings.notify else Proxies(),
             shared=shared,
-            on_clip=Hook(arguments_of(setup.settings.on_clip), environment) if setup.settings.on_clip else None,
+            on_clip=_hook(setup, environment),
             lease=lease,
         )
         return asyncio.run(_run_under_signals(setup, endpoint, bus, complete, (early, leave)))
+
+
+def _hook(setup: Setup, environment: Mapping[str, str]) -> "Hook | None":
+    if setup.settings.on_clip is None:
+        return None
+    from batchrunner.review.hook import Hook, arguments_of
+
+    return Hook(arguments_of(setup.settings.on_clip), environment)
 
 
 async def _run_under_signals(
@@ -170,7 +180,7 @@ class _OpenRun:
     anchor: Anchor
     journal: Journal
     store: ResultStore
-    bucket: BucketStore | None
+    bucket: "BucketStore | None"
     disk_space: DiskSpaceGuard
     deps: Dependencies
     account_budgets: AccountBudgets
@@ -328,16 +338,17 @@ async def _connect(
     outside: Environment,
     known: Mapping[str, Record],
     bus: EventBus,
-    staging: Staging | None,
+    staging: "Staging | None",
 ) -> tuple[Provider, Clips]:
     """Open the client of the service and the downloader. Closing `stack` closes them."""
     client = outside.connect(endpoint, outside.clock, outside.executor, proxies=outside.proxies)
-    links, further = _links(setup, endpoint, outside, bus), [staging.example] if staging else []
     plain = await stack.enter_async_context(client)
-    jobs = (record.job for record in known.values())  # those of the manifest are among them
-    signed = await outside.in_thread(with_signed_inputs, plain, links, jobs, further)
-    staged = StagedInputs(signed, staging, known.values()) if staging else signed
-    provider = await outside.in_thread(GenerationOwners, staged, known.values())
+
+    def notify(message: str) -> None:
+        bus.publish(Noticed(outside.clock.now(), (), message))
+
+    with_links = await outside.in_thread(_with_links, plain, setup, endpoint.redactor, known, staging, notify)
+    provider = await outside.in_thread(GenerationOwners, with_links, known.values())
     guard = Guard(endpoint.base_url, proxies=outside.proxies)
     files = outside.files
     clips = Downloader(setup.rundir.partial_dir, outside.executor, files, guard, outside.checks, endpoint.redactor)
@@ -345,15 +356,20 @@ async def _connect(
     if (executor := outside.checks.remote) is None:
         return provider, clips
     folder, checks = setup.rundir.partial_dir, outside.checks
+    from batchrunner.transfer.remote_fetch import RemoteFetch
+
     remote = RemoteFetch(clips, executor, folder, endpoint.base_url, checks)
     bus.subscribe(remote.on_event, name="downloads on workers", events=(JobMoved,))
     return provider, remote
 
 
-def _staging(setup: Setup, known: Mapping[str, Record], outside: Environment, bus: EventBus) -> Staging | None:
+def _staging(setup: Setup, known: Mapping[str, Record], outside: Environment, bus: EventBus) -> "Staging | None":
     """Return the uploads of the run; None if it stages nothing."""
     if setup.settings.stage is None or setup.access is None:
         return None
+    from batchrunner.storage.objects.staging import Staging, Target
+    from batchrunner.storage.objects.store import open_store
+
     prefix, above_bytes, access = ObjectAddress.parse(setup.settings.stage), setup.settings.stage_above, setup.access
     pending = [entry.job for entry in setup.chosen if known[entry.job.fingerprint].state is State.PENDING]
     found = uploads(pending, above_bytes).values()
@@ -365,12 +381,26 @@ def _staging(setup: Setup, known: Mapping[str, Record], outside: Environment, bu
     return Staging(target, (len(found), sum(media.size_bytes or 0 for media in found)), notify)
 
 
-def _links(setup: Setup, endpoint: Endpoint, outside: Environment, bus: EventBus) -> Links:
-    def notify(message: str) -> None:
-        bus.publish(Noticed(outside.clock.now(), (), message))
+def _with_links(
+    provider: Provider,
+    setup: Setup,
+    redactor: Redactor,
+    known: Mapping[str, Record],
+    staging: "Staging | None",
+    notify: Callable[[str], None],
+) -> Provider:
+    """Return a provider that signs and uploads the inputs in buckets: `provider` itself if there are none."""
+    jobs = [record.job for record in known.values()]  # those of the manifest are among them
+    if staging is None and not any(is_address(media.source) for job in jobs for media in job.inputs.values()):
+        return provider
+    from batchrunner.storage.objects.signing import Links, with_signed_inputs
+    from batchrunner.storage.objects.staging import StagedInputs
+    from batchrunner.storage.objects.store import Access
 
     access = setup.access or (lambda: Access(AllowedBuckets(), {}))
-    return Links(access, setup.settings.link_lifetime_s, endpoint.redactor, notify)
+    links = Links(access, setup.settings.link_lifetime_s, redactor, notify)
+    signed = with_signed_inputs(provider, links, jobs, [staging.example] if staging else [])
+    return StagedInputs(signed, staging, known.values()) if staging else signed
 
 
 def _measuring(checks: Checks, setup: Setup, known: Mapping[str, Record]) -> Checks:
@@ -402,7 +432,7 @@ def _stop_without_disk_space(engine: Engine, disk_space: DiskSpaceGuard, records
         engine.stop(shortage)
 
 
-def _stop_without_bucket(engine: Engine, bucket: BucketStore | None, bus: EventBus, clock: Clock) -> None:
+def _stop_without_bucket(engine: Engine, bucket: "BucketStore | None", bus: EventBus, clock: Clock) -> None:
     """Submit nothing if the bucket refuses at the start. What is paid for is fetched to the run directory."""
     if bucket is not None and (fault := bucket.obstacle) is not None:
         message = f"nothing is submitted, because clips cannot be delivered: {fault.message}. {fault.hint}".strip()

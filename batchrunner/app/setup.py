@@ -30,12 +30,10 @@ from batchrunner.manifest.takes import jobs_of
 from batchrunner.moments import Moment
 from batchrunner.plan.admission import Admission, TimeLeft
 from batchrunner.plan.duration_estimate import Forecast
-from batchrunner.plan.egress import Egress, collect
 from batchrunner.plan.kept_clips import KeptClip, kept_clips
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.plan import Plan, ResumeOptions, build
 from batchrunner.plan.prices import Prices, list_as_facts
-from batchrunner.plan.projection import Projection, project
 from batchrunner.plan.selection import chosen
 from batchrunner.plan.submission_order import LONGEST, Backlog, money_shortage, planned_order, time_shortage
 from batchrunner.providers.base import PriceList
@@ -45,11 +43,13 @@ from batchrunner.settings import Settings, as_facts, resolve, unknown_variables
 from batchrunner.storage import paths
 from batchrunner.storage.objects.inputs import ObjectInputs
 from batchrunner.storage.objects.staged_names import is_staged
-from batchrunner.storage.objects.store import Access
 from batchrunner.storage.run_directory import REPORTS, RunDir, RunDirectoryClips
 
 if TYPE_CHECKING:
+    from batchrunner.plan.egress import Egress
+    from batchrunner.plan.projection import Projection
     from batchrunner.sandbox import SandboxConfig
+    from batchrunner.storage.objects.store import Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Setup:
     account: Account | None = None
     state: Path | None = None
     limits_file: Path | None = None
-    access: Callable[[], Access] | None = field(default=None, repr=False)  # holds the environment
+    access: "Callable[[], Access] | None" = field(default=None, repr=False)  # holds the environment
     shard: Shard | None = None
     others: Others = field(default_factory=Others)
 
@@ -194,11 +194,13 @@ def _options(
     return tuple(options_text)
 
 
-def plan_batch(setup: Setup) -> tuple[Plan, Projection, float]:
+def plan_batch(setup: Setup) -> "tuple[Plan, Projection, float]":
     """Return the plan of `start.run_batch`, its projection, and the wall time (s) of both. Writes nothing.
 
     Raises JournalError, UsageError, ManifestError, LocalFault.
     """
+    from batchrunner.plan.projection import project  # here, as a run needs none
+
     now = rehearsal.begins_at(setup.sandbox, setup.rundir)
     settings, entries = setup.settings, setup.batch.entries
     require_trusted(setup.rundir, entries)
@@ -272,8 +274,10 @@ def _in_account(setup: Setup, plan: Plan, now: float) -> Found:
         return Found(note=f"Not known: what other batches have paid for, because {fault.message}")
 
 
-def egress_of(setup: Setup, plan: Plan) -> Egress:
+def egress_of(setup: Setup, plan: Plan) -> "Egress":
     """Return the data that a run would send to other hosts."""
+    from batchrunner.plan.egress import collect  # here, as a run needs none
+
     jobs = {entry.job.fingerprint: entry.job for entry in setup.batch.entries}
     webhook = host_of(setup.settings.notify) if setup.settings.notify else None
     submitted = [jobs[row.fingerprint] for row in plan.rows if row.submits]

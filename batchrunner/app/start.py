@@ -21,7 +21,6 @@ from batchrunner.net import certificates
 from batchrunner.net.proxies import read_proxies
 from batchrunner.providers.endpoint import read_endpoint, service_name
 from batchrunner.report import writer
-from batchrunner.review.hook import arguments_of
 from batchrunner.storage import durable_files
 from batchrunner.storage.run_directory import Lock
 
@@ -81,6 +80,8 @@ def with_hook(setup: Setup, environment: Mapping[str, str]) -> Setup:
     command = setup.settings.on_clip or config.on_clip(config_file(environment))
     if command is None:
         return setup
+    from batchrunner.review.hook import arguments_of  # here, as most batches have no hook
+
     arguments_of(command)
     return replace(setup, settings=replace(setup.settings, on_clip=command))
 

@@ -14,7 +14,7 @@ from typing import Any
 from batchrunner.manifest.diagnostics.diagnostic import Findings
 from batchrunner.manifest.inputs import is_pattern
 from batchrunner.manifest.row import Row, job_fields, row_fields
-from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
+from batchrunner.manifest.yaml_source.values import YamlList, YamlMapping
 from batchrunner.media.probe import MediaProblem
 from batchrunner.providers import registry
 from batchrunner.providers.models import ModelSpec

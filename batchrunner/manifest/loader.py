@@ -32,8 +32,8 @@ from batchrunner.manifest.inputs import Inputs, Objects
 from batchrunner.manifest.row import Row
 from batchrunner.manifest.tables import formats, reader
 from batchrunner.manifest.trace import Content, Trace
-from batchrunner.manifest.yaml_source import files, parser
-from batchrunner.manifest.yaml_source.parser import YamlMapping, plain
+from batchrunner.manifest.yaml_source import files
+from batchrunner.manifest.yaml_source.values import YamlMapping, plain
 from batchrunner.redaction import api_keys
 from batchrunner.settings import PREFIX, SETTINGS
 from batchrunner.storage.objects.address import is_address
@@ -200,6 +200,8 @@ class _Loading:
             whole.put("jobs_from", self._path.name, START, START)
             return whole, set(), files.sha256(self._path)
         data = files.read_stream(sys.stdin.buffer) if self._path == STDIN else files.read(self._path)
+        from batchrunner.manifest.yaml_source import parser  # here, as tables need no YAML
+
         root = parser.parse(data, self._findings)
         refused: schema.BadPlaces = set()
         if isinstance(root, YamlMapping):

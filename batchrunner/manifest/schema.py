@@ -17,7 +17,7 @@ from batchrunner.formatting import redacted
 from batchrunner.manifest import schema_fast
 from batchrunner.manifest.diagnostics.diagnostic import START, Findings, nearest
 from batchrunner.manifest.row import row_fields
-from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
+from batchrunner.manifest.yaml_source.values import YamlList, YamlMapping
 from batchrunner.providers import registry
 from batchrunner.providers.models import ModelSpec
 from batchrunner.settings import SETTINGS, parse

@@ -17,7 +17,7 @@ from batchrunner.errors import UsageError
 from batchrunner.formatting import printable
 from batchrunner.manifest.diagnostics.diagnostic import Findings, column_of, line_of, mark, nearest, split_lines
 from batchrunner.manifest.schema import BadPlaces, typed, where
-from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
+from batchrunner.manifest.yaml_source.values import YamlList, YamlMapping
 from batchrunner.redaction import KEY_VARIABLES, Redactor, is_secret_name
 
 SECRETS: Final = frozenset(KEY_VARIABLES)

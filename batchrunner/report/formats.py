@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
-from xml.etree import ElementTree as ET
 
 from batchrunner.formatting import printable
 from batchrunner.providers import registry
@@ -295,6 +294,8 @@ def _junit_head(report: Row) -> str:
         "errors": str(totals["in_doubt"]),
         "skipped": str(totals["in_flight"] + totals["pending"]),
     }
+    from xml.etree import ElementTree as ET  # here, as most batches write no JUnit XML
+
     seconds = (seconds_of(report["finished_at"]) or 0.0) - (seconds_of(report["started_at"]) or 0.0)
     when = {"time": f"{max(0.0, seconds):.3f}", "timestamp": report["started_at"].rstrip("Z")}
     suites = ET.Element("testsuites", {"name": "batchrunner", **numbers})
@@ -305,6 +306,8 @@ def _junit_head(report: Row) -> str:
 
 def _junit_case(report: Row, job: Row) -> str:
     """Return the test case of a job: failed is a failure, in doubt an error, and unfinished is skipped."""
+    from xml.etree import ElementTree as ET
+
     seconds = job["times"]["total_s"] or 0
     names = {"name": printable(job["id"]), "classname": printable(report["name"])}
     case = ET.Element("testcase", {**names, "time": f"{seconds:.3f}"})

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.media import decoder_pool
 from batchrunner.media.decoder_pool import WORKERS, Decoders
 from batchrunner.workers import spec as specs
-from batchrunner.workers.executor_decoders import ExecutorDecoders
-from batchrunner.workers.resending import Cluster, Patience, Resending
 from batchrunner.workers.spec import WorkerSpec
 
 if TYPE_CHECKING:
     from batchrunner.workers.dask_cluster import DaskCluster
+    from batchrunner.workers.resending import Cluster, Patience
 
 Notify = Callable[[str], None]
 
@@ -86,8 +85,11 @@ def _connected(spec: WorkerSpec) -> "DaskCluster":
 
 
 @contextmanager
-def on_cluster(cluster: Cluster, width: int, notify: Notify, patience: Patience | None = None) -> Iterator[Workers]:
+def on_cluster(cluster: "Cluster", width: int, notify: Notify, patience: "Patience | None" = None) -> Iterator[Workers]:
     """Use a cluster until the context ends. This machine does what the cluster cannot do."""
+    from batchrunner.workers.executor_decoders import ExecutorDecoders
+    from batchrunner.workers.resending import Resending
+
     with _threads(WORKERS) as here:
         executor = Resending(cluster, here, notify, patience)
         try:

@@ -27,7 +27,7 @@ from batchrunner.manifest.fingerprint import fingerprint, take_of
 from batchrunner.manifest.inputs import remote
 from batchrunner.manifest.row import row_fields
 from batchrunner.manifest.yaml_source import parser as source
-from batchrunner.manifest.yaml_source.parser import YamlList, YamlMapping
+from batchrunner.manifest.yaml_source.values import YamlList, YamlMapping
 from batchrunner.media.probe import MediaProblem, probe
 from batchrunner.providers import registry
 from batchrunner.settings import SETTINGS, parse

@@ -13,7 +13,7 @@ from batchrunner.manifest import schema
 from batchrunner.manifest.diagnostics.diagnostic import Findings, mark
 from batchrunner.manifest.inputs import is_remote
 from batchrunner.manifest.row import Row, job_fields
-from batchrunner.manifest.yaml_source.parser import YamlMapping
+from batchrunner.manifest.yaml_source.values import YamlMapping
 from batchrunner.providers import registry
 
 MAX_LINE_BYTES: Final = 64 << 20

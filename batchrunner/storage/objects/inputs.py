@@ -18,10 +18,11 @@ from batchrunner.errors import BatchrunnerError, CallError
 from batchrunner.job import Media
 from batchrunner.media.probe import Kind, MediaProblem, inspect_copy, sniff
 from batchrunner.storage.objects.address import ObjectAddress
-from batchrunner.storage.objects.store import Access, Objects, ObjectState, open_store
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
+
+    from batchrunner.storage.objects.store import Access, Objects, ObjectState
 
 _AT_ONCE = 8
 _WHOLE_BYTES = 4 << 20  # a smaller object is read whole
@@ -41,7 +42,7 @@ _T = TypeVar("_T")
 class _Copy:
     """An object's state and its copy. is_whole: without holes."""
 
-    state: ObjectState
+    state: "ObjectState"
     path: Path
     is_whole: bool
 
@@ -52,7 +53,7 @@ class ObjectInputs:
     access: returns how buckets may be reached; called once, for the first address. Raises its errors then.
     """
 
-    def __init__(self, access: Callable[[], Access]) -> None:
+    def __init__(self, access: "Callable[[], Access]") -> None:
         self._access = access
         self._known: Access | None = None
         self._stores: dict[str, Objects] = {}
@@ -113,7 +114,9 @@ class ObjectInputs:
                 self._copies[kind, name] = self._run(self._fetched(self._open(address), address, kind, state))
         return self._copies.pop((kind, text)).result()
 
-    async def _fetched(self, objects: Objects, address: ObjectAddress, kind: Kind, state: ObjectState | None) -> _Copy:
+    async def _fetched(
+        self, objects: "Objects", address: ObjectAddress, kind: Kind, state: "ObjectState | None"
+    ) -> _Copy:
         state = state or await objects.head(address.key)
         if state is None:
             hint = "patterns are expanded in 'matrix' rows only" if _WILDCARD.search(address.key) else ""
@@ -127,7 +130,9 @@ class ObjectInputs:
             file.truncate(state.size)
         return _Copy(state, path, is_whole)
 
-    def _open(self, address: ObjectAddress) -> Objects:
+    def _open(self, address: ObjectAddress) -> "Objects":
+        from batchrunner.storage.objects.store import open_store  # here, as most manifests name no object
+
         if address.place not in self._stores:
             if self._known is None:
                 self._known = self._access()
@@ -166,7 +171,7 @@ class ObjectInputs:
 class _Reader:
     """Copies the necessary ranges of an object into a file."""
 
-    def __init__(self, objects: Objects, key: str, state: ObjectState, file: IO[bytes]) -> None:
+    def __init__(self, objects: "Objects", key: str, state: "ObjectState", file: IO[bytes]) -> None:
         self._objects = objects
         self._key = key
         self._state = state
@@ -218,7 +223,7 @@ class _Reader:
         return data
 
 
-async def _matching(objects: Objects, pattern: str) -> dict[str, ObjectState]:
+async def _matching(objects: "Objects", pattern: str) -> "dict[str, ObjectState]":
     """Return the keys that match a pattern, with their states."""
     folders = pattern.split("/")
     plain = next((at for at, folder in enumerate(folders) if _WILDCARD.search(folder)), len(folders) - 1)
