@@ -161,8 +161,8 @@ def test_any_locale_reads_utf_8_and_escapes_what_it_cannot_print(tmp_path: Path,
         command = [sys.executable, "-c", SEVERAL, *arguments]
         done = subprocess.run(command, cwd=tmp_path, check=False, stdout=PIPE, stderr=STDOUT, env=environment)
         assert b"Traceback" not in done.stdout, done.stdout
-        *texts, rest = done.stdout.decode(_LOCALES[name]).split("\0")
-        assert rest == ""
+        *texts, end = done.stdout.decode(_LOCALES[name]).split("\0")
+        assert end == ""
         return [(int(status), text) for text, status in zip(texts[::2], texts[1::2], strict=True)]
 
     (tmp_path / "clips").mkdir()
