@@ -46,6 +46,9 @@ class InDoubtJobs:
     def __iter__(self) -> Iterator[str]:
         return iter(self._in_doubt)
 
+    def __len__(self) -> int:
+        return len(self._in_doubt)
+
     def found(self, fingerprint: str, since: float, now: float, *, holds: bool = True) -> None:
         """Add a job in doubt of an earlier run.
 

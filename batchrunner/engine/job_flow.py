@@ -188,13 +188,15 @@ class JobFlow:
 
     def release_slots(self, now: float) -> None:
         """Release the slots of submissions in doubt that have held theirs for long enough."""
+        if not self.in_doubt:
+            return
         for fingerprint in self.in_doubt.over(now, self._slot_times()):
             self._queue.release(fingerprint)
             self._context.deps.account.slot_freed(self._records[fingerprint])
 
     def next_release_at(self) -> float | None:
         """Return when `release_slots` will release the next slot, as far as is known now (monotonic, s)."""
-        return self.in_doubt.next_over(self._slot_times())
+        return self.in_doubt.next_over(self._slot_times()) if self.in_doubt else None
 
     def holds_any(self, fingerprints: Iterable[str]) -> bool:
         """Return whether any of these jobs holds a slot."""

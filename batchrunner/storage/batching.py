@@ -1,7 +1,8 @@
 """Batch work: items that arrive during one batch form the next batch.
 
-A burst of calls costs one flush of the disk, not one a call. A batch starts as soon as the previous one ends; there is
-no batching delay. A batch that has started is finished, even if some of its callers are cancelled.
+A burst of calls costs one flush of the disk, not one a call. A batch starts when the previous one has ended and this
+turn of the event loop is over, because the tasks of one turn often add items together. There is no other delay. A batch
+that has started is finished, even if some of its callers are cancelled.
 """
 
 import asyncio
@@ -31,20 +32,24 @@ class Batcher(Generic[_T]):
 
     async def do(self, items: Sequence[_T]) -> None:
         """Return when `items` are done. Raises LocalFault."""
-        fault = await self._add(items)
+        done = self._add(items)
+        if not self._is_busy:
+            self._is_busy = True
+            asyncio.get_running_loop().call_soon(self._next_batch)
+        fault = await done
         if fault is not None:
             raise fault
 
     def post(self, items: Sequence[_T]) -> None:
         """Process `items` without waiting for them. `work` has to keep what a fault leaves undone."""
         self._add(items)
+        if not self._is_busy:
+            self._next_batch()
 
     def _add(self, items: Sequence[_T]) -> _Future:
         done: _Future = asyncio.get_running_loop().create_future()
         self._items += items
         self._waiting.append(done)
-        if not self._is_busy:
-            self._next_batch()
         return done
 
     def _next_batch(self) -> None:

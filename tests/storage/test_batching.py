@@ -12,26 +12,71 @@ from batchrunner.storage.batching import Batcher
 FAULT = LocalFault("disk_full", "no room")
 
 
-def test_items_that_arrive_during_a_group_form_the_next_one_in_order() -> None:
+def test_items_of_one_turn_of_the_loop_share_a_group_and_later_ones_form_the_next_in_order() -> None:
+    groups: list[list[int]] = []
+    go = threading.Event()
+
+    def work(items: list[int]) -> None:
+        groups.append(list(items))
+        assert go.wait(10)
+
+    async def gather() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            batcher = Batcher[int](executor, work)
+            first = [asyncio.ensure_future(batcher.do([number])) for number in range(3)]
+            await asyncio.sleep(0)  # they are added
+            await asyncio.sleep(0)  # the group starts
+            others = [asyncio.ensure_future(batcher.do([number])) for number in (3, 4)]
+            await asyncio.sleep(0)
+            go.set()
+            await asyncio.gather(*first, *others)
+            await batcher.do([5, 6])
+
+    asyncio.run(gather())
+    assert groups == [[0, 1, 2], [3, 4], [5, 6]]
+
+
+def test_tasks_that_a_group_wakes_share_the_next_one() -> None:
     groups: list[list[int]] = []
 
     async def gather() -> None:
         with ThreadPoolExecutor(1) as executor:
             batcher = Batcher[int](executor, lambda items: groups.append(list(items)))
-            await asyncio.gather(*(batcher.do([number]) for number in range(5)))
-            await batcher.do([5, 6])
+
+            async def twice(number: int) -> None:
+                await batcher.do([number])
+                await batcher.do([10 + number])
+
+            await asyncio.gather(*map(twice, range(3)))
 
     asyncio.run(gather())
-    assert groups == [[0], [1, 2, 3, 4], [5, 6]]
+    assert groups == [[0, 1, 2], [10, 11, 12]]
+
+
+def test_posted_work_starts_at_once() -> None:
+    """The loop may have no further turn."""
+    groups: list[list[int]] = []
+
+    async def post() -> None:
+        Batcher[int](executor, lambda items: groups.append(list(items))).post([1])
+
+    with ThreadPoolExecutor(1) as executor:
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(post())
+        finally:
+            loop.close()
+    assert groups == [[1]]
 
 
 def test_a_fault_is_raised_to_its_group_only() -> None:
-    async def gather() -> list[BaseException | None]:
+    async def gather() -> list[object]:
         with ThreadPoolExecutor(1) as executor:
             batcher = Batcher[int](executor, lambda items: FAULT if 1 in items else None)
-            return await asyncio.gather(*(batcher.do([number]) for number in range(3)), return_exceptions=True)
+            first = await asyncio.gather(*(batcher.do([number]) for number in range(2)), return_exceptions=True)
+            return [*first, await asyncio.gather(batcher.do([2]), return_exceptions=True)]
 
-    assert asyncio.run(gather()) == [None, FAULT, FAULT]
+    assert asyncio.run(gather()) == [FAULT, FAULT, [None]]
 
 
 def test_a_defect_is_reported_and_the_next_group_continues() -> None:
@@ -42,7 +87,8 @@ def test_a_defect_is_reported_and_the_next_group_continues() -> None:
     async def gather() -> list[BaseException | None]:
         with ThreadPoolExecutor(1) as executor:
             batcher = Batcher[int](executor, work)
-            return await asyncio.gather(*(batcher.do([number]) for number in range(3)), return_exceptions=True)
+            first = await asyncio.gather(batcher.do([0]), return_exceptions=True)
+            return [*first, *await asyncio.gather(batcher.do([1]), batcher.do([2]), return_exceptions=True)]
 
     first, *others = asyncio.run(gather())
     assert isinstance(first, ZeroDivisionError)

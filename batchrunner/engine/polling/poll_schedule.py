@@ -9,6 +9,7 @@ estimate does limited harm.
 from bisect import bisect_right
 from itertools import accumulate, pairwise
 from math import sqrt
+from operator import mul
 
 from batchrunner.engine.polling.duration_model import EDGES_S, STEPS, WIDTHS_S, Fit, step_of
 
@@ -34,10 +35,12 @@ class PollSchedule:
         self._late_s, self._mean_s = fit.late_s, fit.mean_s
         roots = [(hazard * interval_s) ** _POWER for hazard in fit.hazard]
         budget = self._budget(1.0)
+        left = [(before + after) / 2 for before, after in pairwise(fit.survival)]
         (low, high), scale = _SCALES, 1.0
         for _ in range(_TURNS):
-            self._polls_by = self._planned(roots, scale)
-            polls = self._count(fit, budget)
+            planned = self._planned(roots, scale)
+            self._polls_by = [0.0, *accumulate(planned)]
+            polls = 0.5 + sum(map(mul, left, planned)) if budget > _MANY else self._count(fit, budget)
             if abs(polls - budget) < _CLOSE * budget:
                 break
             if polls > budget:
@@ -73,23 +76,17 @@ class PollSchedule:
         return EDGES_S[step] + (wanted - self._polls_by[step]) / rate - elapsed_s
 
     def _planned(self, roots: list[float], scale: float) -> list[float]:
-        """Return how many polls are due by each edge of the steps."""
+        """Return how many polls are due in each of the steps."""
         least, most = 1 / (LONGEST * self._interval_s), 1 / (SHORTEST * self._interval_s)
         scale /= self._interval_s
         rates = [scale * root for root in roots]
         return [
-            0.0,
-            *accumulate(
-                (least if rate < least else min(rate, most)) * width_s
-                for rate, width_s in zip(rates, WIDTHS_S, strict=True)
-            ),
+            (least if rate < least else min(rate, most)) * width_s
+            for rate, width_s in zip(rates, WIDTHS_S, strict=True)
         ]
 
     def _count(self, fit: Fit, budget: float) -> float:
         """Return the average polls of one generation in this schedule; counting stops far beyond the budget."""
-        if budget > _MANY:
-            falls = zip(pairwise(fit.survival), pairwise(self._polls_by), strict=True)
-            return 0.5 + sum((left + after) / 2 * (end - begin) for (left, after), (begin, end) in falls)
         polls, elapsed_s, left = 0.0, 0.0, 1.0
         while left > _TAIL and polls <= 2 * budget:
             polls += left
