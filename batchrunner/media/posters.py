@@ -153,8 +153,9 @@ def pictures(
     folder = rundir.path if page is None else page
     wanted = {item.key: item for item in _all_wanted(rundir, snapshot)}
     found: dict[str, Path] = {}
+    small = rundir.posters
     for size in _SIZES:
-        found = {key: path for key in wanted if (path := _path(rundir.posters, key, size)).is_file()}
+        found = {key: path for key in wanted if (path := _path(small, key, size)).is_file()}
         if sum(map(_encoded_bytes, found.values())) <= budget_bytes:
             break
     posters: dict[str, str] = {}

@@ -17,6 +17,7 @@ from batchrunner.errors import Problem
 from batchrunner.formatting import rfc3339
 from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, State
 from batchrunner.plan.duration_estimate import Forecast, kind_of
+from batchrunner.plan.duration_trend import work_of
 from batchrunner.plan.endings import ending_of
 from batchrunner.plan.ledger import Spend, spend_of
 from batchrunner.plan.prices import Prices, billed_seconds, usd
@@ -85,10 +86,10 @@ class RowContext:
 
     def expected_s(self, job: Job) -> float | int | None:
         """Return the usual generation time of jobs like `job`, in seconds."""
-        kind = kind_of(job)
-        if kind not in self.seen:
-            self.seen[kind] = number(self.forecast.expected_s(job))
-        found: float | int | None = self.seen[kind]
+        like = ("expected", *kind_of(job), work_of(job))
+        if like not in self.seen:
+            self.seen[like] = number(self.forecast.expected_s(job))
+        found: float | int | None = self.seen[like]
         return found
 
     def run_at(self, at: float) -> Run:
@@ -98,7 +99,7 @@ class RowContext:
 
     def estimate(self, job: Job) -> dict[str, Any]:
         """Return the expected charge for a generation of `job`."""
-        like = (*kind_of(job), billed_seconds(job))
+        like = ("estimate", *kind_of(job), billed_seconds(job))
         if like not in self.seen:
             estimate = self.prices.estimate(job)
             self.seen[like] = (number(estimate.credits), estimate.basis, number(estimate.seconds))

@@ -210,7 +210,7 @@ class Store(RunDirectoryClips):
             if record.state is not State.SUCCEEDED or record.result is None:
                 continue
             for name in self._names.get(record.job.fingerprint, ()):
-                state = _file_state(self._root / name)
+                state = _file_state(f"{self._root}/{name}")  # a Path for each file would take longer than the call
                 if state is not None and (state == self._left.get(name) or self._is_same(name, state, record.result)):
                     continue
                 changed.setdefault(record.job.fingerprint, []).append(name)
@@ -399,10 +399,10 @@ def _exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _file_state(path: Path) -> _FileState | None:
+def _file_state(path: Path | str) -> _FileState | None:
     """Return size, time and inode of a plain file; None for anything else, including links."""
     try:
-        state = path.lstat()
+        state = os.lstat(path)
     except OSError:
         return None
     return _FileState(state.st_size, state.st_mtime_ns, state.st_ino) if stat.S_ISREG(state.st_mode) else None

@@ -623,6 +623,20 @@ def test_estimate_and_times_of_a_job_are_reported() -> None:
     assert built(snapshot(back))["jobs"][0]["times"]["generation_s"] is None, "the clock was set back"
 
 
+def test_the_usual_time_depends_on_the_length_of_the_clip() -> None:
+    def done(name: str, length_s: float, took_s: float) -> Record:
+        times: dict[str, Any] = {"accepted_at": NOW, "completed_at": NOW + took_s, "ended_at": NOW + took_s}
+        base = record(name, State.SUCCEEDED, attempt(generation_id=name, outcome="succeeded", **times))
+        clip = base.job.inputs["video"]._replace(duration_s=length_s)
+        inputs = {**base.job.inputs, "video": clip}
+        return replace(base, job=replace(base.job, model=registry.DEFAULT_MODEL, inputs=inputs))
+
+    jobs = [done(f"{length_s}-{number}", length_s, 30 * length_s) for number in range(8) for length_s in (2.0, 8.0)]
+    rows = built(snapshot(*jobs))["jobs"]
+    found = {row["inputs"]["video"]["duration_s"]: row["times"]["expected_s"] for row in rows}
+    assert found == pytest.approx({2.0: 60, 8.0: 240}, rel=0.01)
+
+
 def test_runs_and_timeline_events_are_in_order() -> None:
     first = replace(RUN, run_id="run-0", started_at=NOW - 100, finished_at=None, exit_status=None)
     outage = TimelineEvent(NOW - 50, "call_health", "poll", "down", "502")
