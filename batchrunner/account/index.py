@@ -30,6 +30,7 @@ _PATTERN = "index-*.db"
 VERSION = 3
 _ID = 0x42524130  # "BRA0"; the last byte is the version again, so that a changed byte is not taken for another version
 _BUSY_S = 30.0
+_CACHE_KIB = 16 * 1024  # at most; claims are at random pages of the index
 _STATEMENTS = 512  # kept compiled: a statement for each number of rows
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
 _HINT = "Run again: if needed, the index is rebuilt from the run directories."
@@ -175,6 +176,7 @@ class Index:
                 connection = undo.enter_context(closing(self._connect(str(self.path))))
                 require_sound(connection, self.path)
                 connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
                 connection.execute("PRAGMA temp_store = MEMORY")  # what a statement would undo is no file
                 undo.pop_all()
                 return connection, ()

@@ -16,7 +16,7 @@ def write(connection: sqlite3.Connection, path: Path, changes: list[Change | Bul
             connection.execute("PRAGMA foreign_keys = OFF")
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for statement, values in in_few(change for change in changes if not isinstance(change, Bulk)):
+            for statement, values in in_few([change for change in changes if not isinstance(change, Bulk)]):
                 connection.execute(statement, values)
             for bulk in bulks:
                 connection.executemany(bulk.statement.of_one, bulk.rows())

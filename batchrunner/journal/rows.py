@@ -50,7 +50,6 @@ _UNREAD = (None,) * (len(Media._fields) - _AFTER_URI)  # the fields after the UR
 _ENCODER = json.JSONEncoder(
     sort_keys=True, separators=(",", ":")
 )  # reused: json.dumps would create one for each record
-_attempt_values = attrgetter(*_ATTEMPT_FIELDS)
 _RESULT_FIELDS = tuple(field.name for field in fields(Result))
 _result_values = attrgetter(*_RESULT_FIELDS)
 _ERROR_AT = _ATTEMPT_FIELDS.index("error")
@@ -189,7 +188,7 @@ def _plain_result(result: Result) -> dict[str, Any]:
 
 def attempt_row(fingerprint: str, attempt: Attempt) -> tuple[Any, ...]:
     """Return a row of ``attempts``, in the order of ATTEMPT_COLUMNS."""
-    values = [fingerprint, *_attempt_values(attempt)]
+    values = [fingerprint, *attempt]
     values[_ERROR_AT + 1] = problem_to_json(attempt.error)
     return signed("attempts", values)
 

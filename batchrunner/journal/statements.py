@@ -5,6 +5,7 @@ the event loop is busy, that takes longer than writing the row. So a group of ch
 each row.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -92,9 +93,9 @@ def has_intent(changes: Iterable[Change | Bulk]) -> bool:
 
 def in_few(changes: Iterable[Change]) -> Iterator[tuple[str, list[Any]]]:
     """Yield the changes as SQL and values, statement by statement, in the order of their first appearance."""
-    wanted: dict[Statement, dict[Sequence[Any], Sequence[Any]]] = {}
+    wanted: dict[Statement, dict[Sequence[Any], Sequence[Any]]] = defaultdict(dict)
     for statement, values in changes:
-        wanted.setdefault(statement, {})[values[: statement.key]] = values
+        wanted[statement][values[: statement.key]] = values
     for statement, latest in wanted.items():
         whole = list(latest.values())
         for start in range(0, len(whole), MOST_ROWS):

@@ -19,18 +19,18 @@ from batchrunner.storage.durable_files import Disk
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the names of flushed files in order, with the relevant calls between them."""
     names: list[str] = []
-    fsync, replace = os.fsync, Path.replace
+    fsync, replace = os.fsync, os.replace
 
     def record(descriptor: int) -> None:
         names.append("fsync " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
         fsync(descriptor)
 
-    def renamed(self: Path, target: Path) -> Path:
-        names.append(f"rename {self.name} {target.name}")
-        return replace(self, target)
+    def renamed(source: Path, target: Path) -> None:
+        names.append(f"rename {Path(source).name} {Path(target).name}")
+        replace(source, target)
 
     monkeypatch.setattr(os, "fsync", record)
-    monkeypatch.setattr(Path, "replace", renamed)
+    monkeypatch.setattr(os, "replace", renamed)
     return names
 
 
