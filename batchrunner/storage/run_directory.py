@@ -224,7 +224,7 @@ class Anchor:
 
     def __init__(self, rundir: RunDir) -> None:
         self._rundir = rundir
-        self._internal_dir = rundir.internal_dir  # it is read after each step of a job
+        self._names = str(rundir.path), str(rundir.internal_dir)  # as text: read after each step of a job
         try:
             self._folder = os.open(rundir.path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
         except OSError as error:
@@ -239,11 +239,11 @@ class Anchor:
 
     def lost(self) -> str:
         """Return why nothing can be stored there, or ""."""
-        path, what = self._rundir.path, ""
+        (path, internal_dir), what = self._names, ""
         try:
-            if not os.path.samestat(path.stat(), self._status):
+            if not os.path.samestat(os.stat(path), self._status):  # noqa: PTH116 (a path object takes twice the time)
                 what = "was moved away, and another stands in its place"
-            elif not os.access(path, os.W_OK | os.X_OK) or not os.access(self._internal_dir, os.W_OK | os.X_OK):
+            elif not os.access(path, os.W_OK | os.X_OK) or not os.access(internal_dir, os.W_OK | os.X_OK):
                 what = "was moved, removed, or can be written to no longer"
         except OSError:
             what = "was moved or removed, or can be reached no longer"

@@ -546,6 +546,8 @@ def _clip() -> bytes:
         stream.pix_fmt = "yuv420p"
         for number in range(3):
             frame = av.VideoFrame(32, 32, "yuv420p")
+            for plane in frame.planes:  # a new frame holds whatever was in memory
+                plane.update(bytes((number * 20 + at) % 256 for at in range(plane.buffer_size)))
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

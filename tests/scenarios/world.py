@@ -10,6 +10,7 @@ import concurrent.futures
 import errno
 import os
 import selectors
+from asyncio.base_events import MAXIMUM_SELECT_TIMEOUT  # type: ignore[attr-defined]
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,14 @@ from unittest.mock import patch
 import aiohappyeyeballs
 import async_solipsism
 import async_solipsism.selector
+from async_solipsism import SleepForeverError
+from async_solipsism.socket import Socket
 
 from batchrunner.events import EventBus, Listener
 from tests.conftest import Opening
 from tests.scenarios.damage import NO_FAILURE, DiskFailure, JournalFiles, files_end_at
 
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 EPOCH = 1_800_000_000.0  # wall time at virtual time zero
 
 
@@ -67,22 +71,28 @@ class Mortal:
 
 
 class _Selector(async_solipsism.selector.Selector):  # type: ignore[misc]  # the library has no types
-    """The library's selector, in a fifth of its CPU time, which was a third of that of a whole simulation.
+    """The library's selector, in a tenth of its CPU time, which was a third of that of a whole simulation.
 
-    The library looks each socket up by its hash, at each turn of the loop.
+    The library looks each socket up by its hash, at each turn of the loop, and asks its queues through three calls.
     """
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = []
         for key in self._fd_to_key.values():
-            socket = key.fd.socket
-            events = key.events & selectors.EVENT_READ if socket.read_ready() else 0
-            if key.events & selectors.EVENT_WRITE and socket.write_ready():
-                events |= selectors.EVENT_WRITE
+            socket, wanted = key.fd.socket, key.events
+            if type(socket) is Socket:
+                queue = socket._read_queue
+                events = wanted & _READ if queue is None or queue._buffer or queue._eof else 0
+                if wanted & _WRITE and socket.write_ready():
+                    events |= _WRITE
+            else:  # a server's, which only accepts
+                events = wanted & _READ if socket.read_ready() else 0
             if events:
                 ready.append((key, events))
         if not ready and timeout != 0:
-            return cast(list[Any], super().select(timeout))  # nothing is ready: it advances the time
+            if timeout is None or timeout >= MAXIMUM_SELECT_TIMEOUT:
+                raise SleepForeverError("nothing is ready, and no timer is set")
+            self.clock.advance(timeout)
         return ready
 
 
