@@ -57,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not config.option.basetemp and not hasattr(config, "workerinput"):
         config.option.basetemp = _folder_in_memory(config)
+    gc.disable()  # until the tests are collected: nearly all objects of a collection stay
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Bytecode is kept, as for a user: without it each worker compiles all tests, in twice the time of importing them.
     sys.dont_write_bytecode = False
@@ -139,6 +140,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def _place(item: pytest.Item) -> int:
