@@ -2,10 +2,11 @@
 
 A server process loads the package once, and forks itself for each run. A forked run is a process of its own with its
 own id, session, files and threads: a signal or SIGKILL ends it as it ends an executed one. After the fork, it continues
-in the command's entry point, and the interpreter ends as usual. Where the run would execute a process that decodes
-media, the server forks that as well.
+in the command's entry point. At the end it waits for its threads and calls the exit functions, but releases no memory.
+Where the run would execute a process that decodes media, the server forks that as well.
 """
 
+import atexit
 import json
 import os
 import select
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -286,7 +288,29 @@ def command() -> Callable[[], None]:
     """Return the entry point of a run."""
     from batchrunner.__main__ import main
 
-    return main
+    return partial(_end_at_once_after, main)
+
+
+def _end_at_once_after(main: Callable[[], None]) -> None:
+    """Run `main`, and end this process as the interpreter does, except that no memory is released.
+
+    Releasing what the server has loaded would first copy it, in half of the CPU time of a short run.
+    """
+    try:
+        main()
+        status: object = None
+    except SystemExit as end:
+        status = end.code
+    if not isinstance(status, int | None):
+        raise SystemExit(status)  # it is printed
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads that an interpreter waits for
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        raise SystemExit(status) from None  # the interpreter reports it
+    os._exit(status or 0)
 
 
 def decode_worker() -> Callable[[], None]:

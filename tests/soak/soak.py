@@ -27,9 +27,10 @@ _STOPS_A_BATCH = 25
 # are late, because otherwise a kill would rarely meet a submission.
 _SERVICE = "service: {render: tiny}\nslow: [{reply: 100ms}]"
 _DURATION = "2s"  # of a generation: so slow that a batch outlives all of its stops
+_POLL_INTERVAL = "300ms"  # polls would take most of the CPU time otherwise
 _LATEST_S = 0.9  # a run is stopped at a uniformly random moment between its start and this time
-# The share of runs that are executed. The others are forked from a loaded process, which takes a quarter of the CPU.
-# A kill of an executed run may come while the interpreter still imports. The last run of a batch is executed.
+# The share of runs that are executed. The others are forked from a loaded process, which takes a tenth of the CPU.
+# A kill of an executed run may come while the interpreter still imports.
 _EXECUTED = 0.1
 _AIMED = 0.2  # the share of kills that wait for an active submission: by chance, a slice may meet none
 _POLL_S = 0.01
@@ -49,7 +50,7 @@ class Plan:
 
     stop: signal.Signals = signal.SIGKILL
     stops: int = 100
-    jobs: int = 60
+    jobs: int = 90
     concurrency: int = 8
     seed: int = 1
     lanes: int = 1
@@ -91,7 +92,7 @@ def _lane(plan: Plan, stops: int, folder: Path) -> Figures:
                 (place / "out").mkdir()
                 faults = stack.enter_context(preload.Faults(place / "fault"))
                 address |= preload.environment(place / "out", faults=faults)
-            batch = make_batch(place, plan.jobs, address, concurrency=plan.concurrency)
+            batch = make_batch(place, plan.jobs, address, concurrency=plan.concurrency, poll_interval=_POLL_INTERVAL)
             share = min(_STOPS_A_BATCH, stops - figures.stops)
             figures.add(_Life(plan, share, batch, service, rng, faults).live())
     return figures
@@ -121,7 +122,7 @@ class _Life:
             assert self.runs < 8 * self.stops + 8, f"the batch does not end: {self.batch.folder / 'run.log'}"
         while status is None:
             self.runs += 1
-            status = self.batch.run(*_slots(self.plan, self.batch), forked=False)
+            status = self.batch.run(*_slots(self.plan, self.batch), forked=self.rng.random() >= _EXECUTED)
         status = self._finish(status)
         figures = check_batch(self.batch, self.service.ledger(), self.active | _doubted(self.batch))
         figures.runs, figures.stops = self.runs, self.hits
