@@ -322,5 +322,5 @@ def test_an_anchor_detects_missing_permissions(tmp_path: Path, monkeypatch: pyte
     rundir = RunDir(tmp_path / "run")
     rundir.make()
     with Anchor(rundir) as anchor:
-        monkeypatch.setattr(os, "access", lambda path, _: path != rundir.internal_dir)
+        monkeypatch.setattr(os, "access", lambda path, _: Path(path) != rundir.internal_dir)
         assert "can be written to no longer" in anchor.lost()
