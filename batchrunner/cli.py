@@ -795,10 +795,14 @@ def _show_plan(setup: "Setup", *, as_json: bool, every: bool) -> int:
     plan, projection, now = prepare.plan_batch(setup)
     leaving = prepare.egress_of(setup, plan)
     if as_json:
-        click.echo(printable_json(json.dumps(render.as_json(plan, projection, leaving, account), indent=1)))
+        for piece in render.json_pieces(plan, projection, leaving, account):
+            click.echo(printable_json(piece), nl=False)
+        click.echo()
     else:
         free = setup.settings.provider == "sandbox"
-        click.echo(render.as_text(plan, projection, now, every=every, free=free, leaving=leaving, account=account))
+        lines = render.lines_of(plan, projection, now, every=every, free=free, leaving=leaving, account=account)
+        for line in lines:
+            click.echo(line)
     return ExitStatus.OK
 
 

@@ -212,7 +212,7 @@ def plan_batch(setup: Setup) -> "tuple[Plan, Projection, float]":
     if snapshot is not None:
         prices = prices.raised_by(snapshot.records.values())
     named = frozenset(entry.job.fingerprint for entry in setup.chosen) if setup.only else None
-    added = frozenset(jobs_of(entries, setup.retakes))
+    added = frozenset(jobs_of(entries, setup.retakes) if setup.retakes else ())
     options = ResumeOptions(settings.retry_failed, settings.in_doubt == "resubmit", gone, named, retakes=added)
     plan = build(entries, snapshot, prices, options)
     found = _in_account(setup, plan, now)
@@ -238,14 +238,15 @@ def _planned_order(
     setup: Setup, order: Sequence[str], plan: Plan, admission: Admission, left: TimeLeft | None, shared: AccountBudgets
 ) -> tuple[list[str], str]:
     """Return the order in which a run would submit the pending jobs, and a note for the user."""
-    slots, expected = setup.settings.concurrency, admission.forecast.of_kind
-    pending = {name: plan.records[name].job for name in order if plan.records[name].state is State.PENDING}
+    slots, expected, estimates = setup.settings.concurrency, admission.forecast.of_kind, admission.prices.estimates
+    order = [name for name in order if plan.records[name].state is State.PENDING]
     if setup.settings.order != LONGEST:
-        return list(pending), ""
+        return order, ""
+    pending = {name: plan.records[name].job for name in order}
 
     def shortage(backlog: Backlog) -> str | None:
         has_limit = bool(shared.rows) or admission.ledger.budget.limit is not None
-        needed = sum(admission.prices.estimate(job).credits or 0.0 for job in pending.values()) if has_limit else 0.0
+        needed = sum(one.credits or 0.0 for one in estimates(pending.values())) if has_limit else 0.0
         money = money_shortage(admission.ledger, needed, len(pending)) or shared.refusal(0.0, needed)[0]
         return money or time_shortage(backlog, expected, slots, left)
 
@@ -262,10 +263,9 @@ def _kept(setup: Setup, snapshot: Snapshot | None, clips: RunDirectoryClips) -> 
 
 def _in_account(setup: Setup, plan: Plan, now: float) -> Found:
     """Return what the account has for the jobs that the plan would submit, and its budgets."""
-    names = dict.fromkeys(row.fingerprint for row in plan.rows if row.submits)
-    if setup.account is None or setup.state is None or not names:
+    if setup.account is None or setup.state is None or not plan.submissions:
         return Found()
-    records = [plan.records[name] for name in names] if setup.settings.reuse else []
+    records = _submitted(setup, plan) if setup.settings.reuse else []
     limits = limits_for(config.load(setup.limits_file) if setup.limits_file else {}, setup.account)
     try:
         return look_up(setup.state, setup.account, setup.rundir.path, records, limits, now)
@@ -274,13 +274,23 @@ def _in_account(setup: Setup, plan: Plan, now: float) -> Found:
         return Found(note=f"Not known: what other batches have paid for, because {fault.message}")
 
 
+def _submitted(setup: Setup, plan: Plan) -> list[Record]:
+    """Return the records of the jobs that the plan would submit."""
+    records = []
+    for entry, row in zip(setup.batch.entries, plan.rows, strict=True):
+        if row.submits:
+            shared = plan.records[row.fingerprint]
+            records.append(shared if shared.job.fingerprint == row.fingerprint else Record(entry.job))
+    return records
+
+
 def egress_of(setup: Setup, plan: Plan) -> "Egress":
     """Return the data that a run would send to other hosts."""
     from batchrunner.plan.egress import collect  # here, as a run needs none
 
-    jobs = {entry.job.fingerprint: entry.job for entry in setup.batch.entries}
     webhook = host_of(setup.settings.notify) if setup.settings.notify else None
-    submitted = [jobs[row.fingerprint] for row in plan.rows if row.submits]
+    rows = zip(setup.batch.entries, plan.rows, strict=True)
+    submitted = (entry.job for entry, row in rows if row.submits)
     stage, above_bytes = setup.settings.stage, setup.settings.stage_above
     is_uploaded = partial(is_staged, above_bytes=above_bytes) if stage else lambda _: False
     egress = collect(submitted, setup.service, setup.batch.read, webhook, stage or "", is_uploaded)
@@ -389,8 +399,10 @@ def prices_of(setup: Setup) -> Prices:
 
 def order_of(entries: tuple[Entry, ...]) -> list[str]:
     """Return the jobs in order of submission: by priority, then in manifest order."""
-    ranked = sorted(entries, key=lambda entry: -entry.priority)  # stable
-    return list(dict.fromkeys(entry.job.fingerprint for entry in ranked))
+    levels: dict[int, list[str]] = {}
+    for entry in entries:
+        levels.setdefault(-entry.priority, []).append(entry.job.fingerprint)
+    return list(dict.fromkeys(name for level in sorted(levels) for name in levels[level]))
 
 
 def priorities_of(entries: tuple[Entry, ...]) -> dict[str, int]:

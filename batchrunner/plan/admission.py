@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from batchrunner.formatting import length_text
-from batchrunner.job import Record
+from batchrunner.job import Job, Record
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.plan.ledger import Ledger
-from batchrunner.plan.prices import Prices
+from batchrunner.plan.prices import Estimate, Prices
 
 
 class AdmissionAction(Enum):
@@ -73,16 +73,22 @@ class Admission:
 
         GO reserves its price in the ledger until its record is updated.
         """
+        estimate = self.prices.estimate(record.job)
+        decision = self.consider(record.job, estimate, left)
+        if decision.action is AdmissionAction.GO:
+            self.ledger.hold(record, estimate.credits)
+        return decision
+
+    def consider(self, job: Job, estimate: Estimate, left: TimeLeft | None) -> AdmissionDecision:
+        """Return the decision on a job of this price, and reserve nothing."""
         if left is not None:
-            expected_s = self.forecast.expected_s(record.job) or 0.0
+            expected_s = self.forecast.expected_s(job) or 0.0
             if expected_s > left.seconds:
                 return AdmissionDecision(AdmissionAction.SKIP, left.refusal(expected_s))
-        estimate = self.prices.estimate(record.job)
         if estimate.credits is None and self.ledger.needs_a_price():
             reason = StopReason("price_unknown", f"its price is unknown: {estimate.basis}")
             return AdmissionDecision(AdmissionAction.SKIP, reason)
         refusal = self.ledger.refuses(estimate.credits)
         if refusal:
             return AdmissionDecision(AdmissionAction.WAIT, refusal)
-        self.ledger.hold(record, estimate.credits)
         return _GO

@@ -60,7 +60,8 @@ def collect(
     is_staged: whether an input is uploaded to `stage`.
     """
     submissions = files = file_bytes = 0
-    urls: set[str] = set()
+    urls: set[int] = set()  # their hashes: many URLs take much memory
+    hosts: set[str] = set()
     staged: dict[tuple[str | None, str | None], int] = {}
     for job in jobs:
         submissions += 1
@@ -71,9 +72,10 @@ def collect(
                 files += 1
                 file_bytes += media.size_bytes or 0
             else:
-                urls.add(media.uri)
-    hosts = tuple(sorted({_host(url) for url in urls}))
-    egress = Egress(host, submissions, files, file_bytes, len(urls), hosts, tuple(variables), webhook)
+                urls.add(hash(media.uri))
+                hosts.add(_host(media.uri))
+    listed = tuple(sorted(hosts))
+    egress = Egress(host, submissions, files, file_bytes, len(urls), listed, tuple(variables), webhook)
     return replace(egress, stage=stage, staged=len(staged), staged_bytes=sum(staged.values())) if staged else egress
 
 

@@ -164,8 +164,11 @@ class Ledger:
 
     def hold(self, record: Record, estimate: float | None) -> None:
         """Reserve the price of a submission that is about to be made, until `update` is called for its record."""
-        one = Spend(reserved=estimate or 0.0, unpriced=int(estimate is None), generations=1)
-        self._set(record.job.fingerprint, spend_of(record) + one)
+        self._set(record.job.fingerprint, spend_of(record) + _reservation(estimate))
+
+    def reserve(self, estimate: float | None) -> None:
+        """Reserve the price of a submission for good, without its job: to project many jobs in little memory."""
+        self.total += _reservation(estimate)
 
     def refuses(self, estimate: float | None) -> StopReason:
         """Return why another generation at this price would exceed the budget; NO_REASON if it does not."""
@@ -194,6 +197,10 @@ class Ledger:
         self._by_job[fingerprint] = spend
         if spend != before:
             self.total = self.total.changed(before, spend)
+
+
+def _reservation(estimate: float | None) -> Spend:
+    return Spend(reserved=estimate or 0.0, unpriced=int(estimate is None), generations=1)
 
 
 def spend_of(record: Record) -> Spend:

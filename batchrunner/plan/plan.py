@@ -5,9 +5,10 @@ A plan lists the actions of `run` for the same manifest, journal and settings, i
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Any, overload
 
 from batchrunner.account.base import Hold, Reuse
 from batchrunner.job import Entry, Job, Media, Record, Snapshot, State
@@ -15,6 +16,7 @@ from batchrunner.plan.kept_clips import KeptClip
 from batchrunner.plan.prices import Estimate, Prices, billed_input
 from batchrunner.plan.resume import take_up
 from batchrunner.plan.selection import RetryFailed
+from batchrunner.providers.models import Params
 
 # The action of `run` for a job, by its state in the journal and its state at the start.
 _ACTIONS: Mapping[tuple[State, State], tuple[str, str]] = {
@@ -92,23 +94,90 @@ class ResumeOptions:
     retakes: AbstractSet[str] = frozenset()
 
 
+class Rows(Sequence[Row]):
+    """The rows of a plan in manifest order. Each is created when it is read, so a plan of many jobs is small.
+
+    known: the journal's records. records: at the start of a run (`Plan.records`).
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        known: Mapping[str, Record],
+        before: Mapping[str, Job],
+        records: Mapping[str, Record],
+        prices: Prices,
+        options: ResumeOptions,
+    ) -> None:
+        self._entries = entries
+        self._known = known
+        self._before = before
+        self._records = records
+        self._prices = prices
+        self._options = options
+        self._first: dict[str, str] = {}  # by fingerprint: the id of the first row of that job
+        self._estimates: dict[tuple[Any, ...], Estimate] = {}
+        for entry in entries:
+            self._first.setdefault(entry.job.fingerprint, entry.id)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self._row, self._entries)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Row]: ...
+    def __getitem__(self, place: int | slice) -> Row | Sequence[Row]:
+        if isinstance(place, slice):
+            return [self._row(entry) for entry in self._entries[place]]
+        return self._row(self._entries[place])
+
+    def _row(self, entry: Entry) -> Row:
+        job, old = entry.job, self._before.get(entry.id)
+        record = self._records[job.fingerprint]
+        found = self._known[job.fingerprint].state if job.fingerprint in self._known else State.PENDING
+        changed = () if old is None else tuple(differences(old, job))
+        action, note = _action(found, record, job.fingerprint, self._options, changed=bool(changed))
+        first = self._first[job.fingerprint]
+        return Row(
+            id=entry.id,
+            job=entry.base,
+            take=entry.take,
+            action=action,
+            note=note,
+            fingerprint=job.fingerprint,
+            generation_id=record.generation_id,
+            same_as=None if first == entry.id else first,
+            changed=changed,
+            duration_s=media.duration_s if (media := billed_input(job)) else None,
+            input_bytes=_bytes(job),
+            estimate=self._estimate(job) if action in SUBMITTED and first == entry.id else None,
+        )
+
+    def _estimate(self, job: Job) -> Estimate:
+        likeness = likeness_of(job)
+        if likeness not in self._estimates:
+            self._estimates[likeness] = self._prices.estimate(job)
+        return self._estimates[likeness]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rows in manifest order, each job's record at the start of a run, and the clips that it moves away."""
+    """The rows in manifest order, each job's record at the start of a run, and the clips that it moves away.
 
-    rows: tuple[Row, ...]
+    records: by fingerprint. The jobs without a record in the journal share one record for all that are expected to cost
+    and to take the same (`likeness_of`). submissions: their number, before limits of money and time. totals: the number
+    of entries per action, the most frequent first.
+    """
+
+    rows: Sequence[Row]
     records: Mapping[str, Record] = field(default_factory=dict)
     kept: tuple[KeptClip, ...] = ()
-
-    @property
-    def submissions(self) -> int:
-        """The number of submissions, before limits of money and time."""
-        return sum(row.submits for row in self.rows)
-
-    @property
-    def totals(self) -> Mapping[str, int]:
-        """The number of entries per action, the most frequent first."""
-        return dict(Counter(row.action for row in self.rows).most_common())
+    submissions: int = 0
+    totals: Mapping[str, int] = field(default_factory=dict)
 
 
 def build(
@@ -119,45 +188,36 @@ def build(
     known = snapshot.records if snapshot else {}
     records, _ = take_up(
         known,
-        entries,
+        [entry for entry in entries if entry.job.fingerprint in known],
         retry_failed=options.retry_failed,
         resubmit_in_doubt=options.resubmit_in_doubt,
         chosen=options.chosen,
     )
-    before = {entry.id: entry.job for entry in snapshot.entries} if snapshot else {}
-    first: dict[str, str] = {}
-    rows = []
+    alike: dict[tuple[Any, ...], Record] = {}
     for entry in entries:
-        job, old = entry.job, before.get(entry.id)
-        record = records[job.fingerprint]
-        found = known[job.fingerprint].state if job.fingerprint in known else State.PENDING
-        changed = () if old is None else tuple(differences(old, job))
-        action, note = _action(found, record, options, changed=bool(changed))
-        same_as = first.setdefault(job.fingerprint, entry.id)
-        rows.append(
-            Row(
-                id=entry.id,
-                job=entry.base,
-                take=entry.take,
-                action=action,
-                note=note,
-                fingerprint=job.fingerprint,
-                generation_id=record.generation_id,
-                same_as=None if same_as == entry.id else same_as,
-                changed=changed,
-                duration_s=media.duration_s if (media := billed_input(job)) else None,
-                input_bytes=_bytes(job),
-                estimate=prices.estimate(job) if action in SUBMITTED and same_as == entry.id else None,
-            )
-        )
-    return Plan(tuple(rows), records)
+        if entry.job.fingerprint not in records:
+            records[entry.job.fingerprint] = alike.setdefault(likeness_of(entry.job), Record(entry.job))
+    before = {entry.id: entry.job for entry in snapshot.entries} if snapshot else {}
+    rows = Rows(entries, known, before, records, prices, options)
+    totals, submissions = Counter[str](), 0
+    for row in rows:
+        totals[row.action] += 1
+        submissions += row.submits
+    return Plan(rows, records, submissions=submissions, totals=dict(totals.most_common()))
 
 
-def _submission(job: Job, options: ResumeOptions) -> tuple[str, str] | None:
+def likeness_of(job: Job) -> tuple[Any, ...]:
+    """Return the same value for jobs that are expected to cost and to take the same."""
+    params = job.params.json if isinstance(job.params, Params) else repr(sorted(job.params.items()))
+    media = [value for item in job.inputs.values() for value in (item.frames, item.duration_s)]
+    return (job.model, params, *job.inputs, *media)
+
+
+def _submission(fingerprint: str, options: ResumeOptions) -> tuple[str, str] | None:
     """Return action and note of a job that is not submitted although it would be without these options."""
-    if options.chosen is not None and job.fingerprint not in options.chosen:
+    if options.chosen is not None and fingerprint not in options.chosen:
         return _NOT_CHOSEN
-    answer = options.elsewhere.get(job.fingerprint)
+    answer = options.elsewhere.get(fingerprint)
     if answer is None:
         return None
     if isinstance(answer, Hold):
@@ -165,10 +225,11 @@ def _submission(job: Job, options: ResumeOptions) -> tuple[str, str] | None:
     return "reuse", f"{answer.how}; nothing is submitted"
 
 
-def _action(found: State, record: Record, options: ResumeOptions, *, changed: bool) -> tuple[str, str]:
+def _action(
+    found: State, record: Record, fingerprint: str, options: ResumeOptions, *, changed: bool
+) -> tuple[str, str]:
     """Return what a run does with a job, and a note for the user. found: its state in the journal."""
     action, note = _ACTIONS[found, record.state]
-    fingerprint = record.job.fingerprint
     if fingerprint in options.gone and record.state is State.SUCCEEDED:
         action, note = _FETCH
     elif changed and action == "new":
@@ -176,7 +237,7 @@ def _action(found: State, record: Record, options: ResumeOptions, *, changed: bo
     elif action == "new" and fingerprint in options.retakes:
         note = _RETAKE
     if action in SUBMITTED:
-        return _submission(record.job, options) or (action, note)
+        return _submission(fingerprint, options) or (action, note)
     if action == "failed" and record.error is not None:
         note = f"{record.error.kind}; {note}"
     return action, note

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from batchrunner.account.limits import AccountBudgets
 from batchrunner.formatting import count_text
-from batchrunner.job import Record, State
+from batchrunner.job import Job, Record, State
 from batchrunner.plan.admission import Admission, AdmissionAction, TimeLeft
 from batchrunner.plan.ledger import Budget, Spend
 from batchrunner.plan.money_limits import MoneyLimit
@@ -63,16 +63,24 @@ def project(
     spend = admission.ledger.total
     ends, known = _in_flight(records, admission)
     admitted: list[Estimate] = []
+    costs: list[float | None] = []
     credits_ = 0.0
     left_out: dict[str, str] = {}
-    waiting = [records[fingerprint] for fingerprint in order if records[fingerprint].state is State.PENDING]
-    for record in waiting:
-        estimate = admission.prices.estimate(record.job)
+    estimates: dict[int, Estimate] = {}  # by the record's identity: jobs that are alike share one (`Plan.records`)
+    for fingerprint in order:
+        record = records[fingerprint]
+        if record.state is not State.PENDING:
+            continue
+        if id(record) not in estimates:
+            estimates[id(record)] = admission.prices.estimate(record.job)
+        estimate = estimates[id(record)]
+        costs.append(estimate.credits)
         start = heapq.heappop(ends) if len(ends) >= concurrency else 0.0
         further = left and replace(left, seconds=left.seconds - start)
-        if refusal := shared.refusal(credits_, estimate.credits)[1] or _refusal(admission, record, further):
+        refusal = shared.refusal(credits_, estimate.credits)[1] or _refusal(admission, record.job, estimate, further)
+        if refusal:
             heapq.heappush(ends, start)
-            left_out[record.job.fingerprint] = refusal
+            left_out[fingerprint] = refusal
             continue
         takes = admission.forecast.expected_s(record.job)
         known = known and takes is not None
@@ -90,15 +98,18 @@ def project(
         finish_in_s=max(ends) if known and ends else None,
         obstacles=_obstacles(left_out.values()),
         left_out=left_out,
-        costs=tuple(admission.prices.estimate(record.job).credits for record in waiting),
+        costs=tuple(costs),
         limits=(*_own_limits(admission.ledger.budget, spend), *shared.rows),
     )
 
 
-def _refusal(admission: Admission, record: Record, left: TimeLeft | None) -> str:
+def _refusal(admission: Admission, job: Job, estimate: Estimate, left: TimeLeft | None) -> str:
     """Return why a job would not be submitted, or "". Otherwise its price is reserved."""
-    decision = admission.decide(record, left)
-    return "" if decision.action is AdmissionAction.GO else decision.why
+    decision = admission.consider(job, estimate, left)
+    if decision.action is not AdmissionAction.GO:
+        return decision.why
+    admission.ledger.reserve(estimate.credits)
+    return ""
 
 
 def _own_limits(budget: Budget, spend: Spend) -> tuple[MoneyLimit, ...]:

@@ -3,8 +3,10 @@
 Text and JSON contain the same information. Money is in US dollars, with credits beside it and its source.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import chain, islice
 from typing import Any
 
 from batchrunner.formatting import count_text, length_text, printable, rfc3339, size_text
@@ -27,10 +29,11 @@ class AccountView:
 
 _MOST_ROWS = 200
 _MOST_NAMES = 10
+_ROW_FIELDS = tuple(item.name for item in fields(Row) if item.name != "estimate")
 _COLUMNS = ("id", "plan", "clip", "input", "cost", "")
 
 
-def as_text(
+def lines_of(
     plan: Plan,
     projection: Projection,
     now: float,
@@ -39,17 +42,19 @@ def as_text(
     free: bool = False,
     leaving: Egress | None = None,
     account: AccountView | None = None,
-) -> str:
-    """Format the plan for people. now: wall time, s. every: list all rows; otherwise a long plan is summarized.
+) -> Iterator[str]:
+    """Yield the lines of the plan for people. now: wall time, s. every: list all rows of a long plan, too.
     free: the sandbox charges nothing. leaving: the data that a run sends. account: None if there is none to ask.
     """
     rows = plan.rows
     if len(rows) > _MOST_ROWS and not every:
-        rows = tuple(row for row in rows if row.changed)[:_MOST_ROWS]
-    lines = _table(rows, projection.left_out)
+        rows = tuple(islice((row for row in rows if row.changed), _MOST_ROWS))
+    yield from _table(rows, projection.left_out)
     if len(rows) < len(plan.rows):
         note = "changed jobs only; " if rows else ""
-        lines += [f"({note}--all lists all {len(plan.rows):,})"]
+        yield f"({note}--all lists all {len(plan.rows):,})"
+    if plan.rows:
+        yield ""
     sums = _sums(plan, projection, now)
     sums += _kept(plan.kept, len(plan.kept) if every else _MOST_NAMES)
     sums += _limits(projection, None if free else account)
@@ -57,7 +62,12 @@ def as_text(
         sums.append("The sandbox charges nothing; this is the price of the real service.")
     if leaving is not None:
         sums += _leaving(leaving)
-    return "\n".join([*lines, "", *sums]).lstrip("\n")
+    yield from sums
+
+
+def as_text(plan: Plan, projection: Projection, now: float, **options: Any) -> str:
+    """Format the plan for people. options: as for `lines_of`."""
+    return "\n".join(lines_of(plan, projection, now, **options))
 
 
 def _kept(clips: Sequence[KeptClip], most: int) -> list[str]:
@@ -109,6 +119,29 @@ def as_json(
     plan: Plan, projection: Projection, leaving: Egress | None = None, account: AccountView | None = None
 ) -> dict[str, Any]:
     """Return the plan for scripts. Units: US dollars, credits, bytes, seconds; None for unknown values."""
+    jobs = [_row_json(row, projection.left_out) for row in plan.rows]
+    return {**_head_json(plan, projection, leaving, account), "jobs": jobs}
+
+
+def json_pieces(
+    plan: Plan, projection: Projection, leaving: Egress | None = None, account: AccountView | None = None
+) -> Iterator[str]:
+    """Yield the JSON text of `as_json` in pieces, row by row."""
+    head = json.dumps({**_head_json(plan, projection, leaving, account), "jobs": []}, indent=1)
+    if not plan.rows:
+        yield head
+        return
+    yield head.removesuffix("]\n}")
+    separator = "\n  "
+    for row in plan.rows:
+        yield separator + json.dumps(_row_json(row, projection.left_out), indent=1).replace("\n", "\n  ")
+        separator = ",\n  "
+    yield "\n ]\n}"
+
+
+def _head_json(
+    plan: Plan, projection: Projection, leaving: Egress | None, account: AccountView | None
+) -> dict[str, Any]:
     balance = account.balance if account else None
     own = next((limit for limit in projection.limits if not limit.period), None)
     spend = projection.spend
@@ -141,7 +174,6 @@ def as_json(
         "notes": list(projection.notes),
         "egress": leaving and leaving.as_facts(),
         "kept": [asdict(clip) for clip in plan.kept],
-        "jobs": [_row_json(row, projection.left_out) for row in plan.rows],
     }
 
 
@@ -155,9 +187,8 @@ def _limit_json(item: Allowance) -> dict[str, Any]:
 
 def _row_json(row: Row, left_out: Mapping[str, str]) -> dict[str, Any]:
     estimate = row.estimate
-    fields = {name: value for name, value in asdict(row).items() if name != "estimate"}
     return {
-        **fields,
+        **{name: getattr(row, name) for name in _ROW_FIELDS},
         "usd": estimate and estimate.usd,
         "credits": estimate and estimate.credits,
         "price_basis": estimate and estimate.basis,
@@ -165,18 +196,19 @@ def _row_json(row: Row, left_out: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _table(rows: Sequence[Row], left_out: Mapping[str, str]) -> list[str]:
+def _table(rows: Sequence[Row], left_out: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines of the table. The rows are read twice: for the widths of the columns, and for the lines."""
     if not rows:
-        return []
-    cells = [_COLUMNS, *(_cells(row, left_out) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(_COLUMNS) - 1)]
-    lines = []
-    for line, row in zip(cells, (None, *rows), strict=True):
+        return
+    widths = [len(head) for head in _COLUMNS[:-1]]
+    for row in rows:
+        widths = [max(width, len(cell)) for width, cell in zip(widths, _cells(row, left_out), strict=False)]
+    lines = ((_cells(row, left_out), row.changed) for row in rows)
+    for line, changed in chain([(_COLUMNS, ())], lines):
         left = f"{line[0]:<{widths[0]}}  {line[1]:<{widths[1]}}"
         right = "  ".join(f"{text:>{width}}" for text, width in zip(line[2:5], widths[2:], strict=True))
-        lines.append(f"{left}  {right}  {line[5]}".rstrip())
-        lines += [f"{'':<{widths[0]}}  {printable(change, 300)}" for change in (row.changed if row else ())]
-    return lines
+        yield f"{left}  {right}  {line[5]}".rstrip()
+        yield from (f"{'':<{widths[0]}}  {printable(change, 300)}" for change in changed)
 
 
 def _cells(row: Row, left_out: Mapping[str, str]) -> tuple[str, ...]:

@@ -268,10 +268,15 @@ def planned_order(
         return list(pending), UNTIL_KNOWN
     if limit:
         return list(pending), NOT_ALL.format(limit)
-    kinds = {fingerprint: (kind_of(job), work_of(job)) for fingerprint, job in pending.items()}
     ranking = Ranking(expected)
-    for _, work in kinds.values():
-        ranking.add(work)
+    kinds: dict[int, tuple[Kind, float | None]] = {}  # by the job's identity
+    for job in pending.values():
+        if id(job) not in kinds:
+            kinds[id(job)] = kind_of(job), work_of(job)
+        ranking.add(kinds[id(job)][1])
     times = ranking.times({key: key[1] for key in kinds.values()})
-    ranked = sorted(pending, key=lambda name: (-priorities.get(name, 0), -times[kinds[name]]))  # stable
-    return ranked, LONGEST_FIRST
+
+    def rank(name: str) -> tuple[int, float]:
+        return -priorities.get(name, 0), -times[kinds[id(pending[name])]]
+
+    return sorted(pending, key=rank), LONGEST_FIRST  # stable
