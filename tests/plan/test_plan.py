@@ -1,5 +1,6 @@
 """The plan: what `run` would do with the same manifest, journal and settings, and how a job changed."""
 
+import gc
 import json
 from dataclasses import replace
 
@@ -260,3 +261,44 @@ def test_the_order_of_submissions_is_named_where_it_matters(order: str) -> None:
     text = render.as_text(built, projection, NOW)
     assert ("The longest jobs are submitted first." in text.splitlines()) == bool(order)
     assert render.as_json(built, projection)["order"] == (order or None)
+
+
+def alive(kind: type) -> int:
+    """Return how many objects of a class exist."""
+    return sum(type(item) is kind for item in gc.get_objects())
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_long_plan_is_written_row_by_row(form: str) -> None:
+    built = plan.build(make_entries(*(f"job-{number}" for number in range(300))), None, PRICES)
+    projection = projection_of(built)
+    lines = render.lines_of(built, projection, NOW, every=True)
+    pieces = render.json_pieces(built, projection) if form == "json" else lines
+    most, text = 0, ""
+    for number, piece in enumerate(pieces):
+        text += piece + ("" if form == "json" else "\n")
+        most = max(most, alive(plan.Row) if number % 50 == 0 else 0)
+    assert most <= 3
+    whole = json.dumps(render.as_json(built, projection), indent=1) if form == "json" else text_of(built, every=True)
+    assert text.removesuffix("\n") == whole
+    assert text.count("job-299") == (2 if form == "json" else 1)  # id and job
+
+
+def test_jobs_that_are_alike_share_a_record_and_others_do_not() -> None:
+    short, long = (remote()._replace(duration_s=seconds) for seconds in (2.0, 3.0))
+    entries = tuple(
+        Entry(place, name, make_job(name, clip))
+        for place, (name, clip) in enumerate([("a", short), ("b", short), ("c", long)])
+    )
+    built = plan.build(entries, None, PRICES)
+    a, b, c = (built.records[entry.job.fingerprint] for entry in entries)
+    assert a is b
+    assert a is not c
+    assert [row.duration_s for row in built.rows] == [2.0, 2.0, 3.0]
+
+
+def test_an_empty_plan_is_a_document_too() -> None:
+    built = plan.build((), None, PRICES)
+    text = "".join(render.json_pieces(built, projection_of(built)))
+    assert json.loads(text)["jobs"] == []
+    assert text == json.dumps(render.as_json(built, projection_of(built)), indent=1)
