@@ -5,11 +5,13 @@
     python benchmarks/scale.py --smoke          # 200 and 400 jobs; writes nothing
 
 After each batch, the same command runs again (nothing to do), then `status` and `report`. The smallest batch is run
-three times, also in between and at the end, because the others are compared with it. Exit status: 0 if every command
+three times, also in between and at the end, because the others are compared with it. Then follow the longest callback
+of the event loop at 10,000 jobs, and the memory per row of `validate` and `plan`. Exit status: 0 if every command
 succeeded and all clips were delivered.
 """
 
 import argparse
+import json
 import shutil
 import statistics
 import sys
@@ -26,6 +28,15 @@ from harness.racers import SCRIPTS, Work
 CAP = 64
 STATUS_RUNS = 3  # at `status`; the median counts
 JOURNAL = "journal"  # prefix of its file names
+CALLBACK_JOBS = 10_000
+# Command, file name of the manifest, further options, and the two numbers of rows whose difference counts.
+MEMORY = (
+    ("validate", "rows.jsonl", (), (50_000, 250_000)),
+    ("validate", "rows.csv", (), (50_000, 250_000)),
+    ("plan", "rows.jsonl", (), (20_000, 100_000)),
+    ("plan", "rows.jsonl", ("--json",), (20_000, 100_000)),
+)
+SMOKE_ROWS = (400, 800)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +51,9 @@ class Bench:
     def clips(self) -> Path:
         return self.work / "clips"
 
-    def command(self, *arguments: str) -> Cost:
-        """Run one command of batchrunner as a process."""
-        argv = [sys.executable, str(SCRIPTS / "without.py"), self.without, *arguments]
+    def command(self, *arguments: str, script: tuple[str, ...] = ("without.py",)) -> Cost:
+        """Run one command of batchrunner as a process. script: of `contenders`, with its own arguments."""
+        argv = [sys.executable, str(SCRIPTS / script[0]), *script[1:], self.without, *arguments]
         environment = child_environment(AIMLAPI_BASE_URL=self.service.url, AIMLAPI_KEY="sandbox")
         cost = measured(argv, self.work, environment, self.work / "log")
         if cost.status:
@@ -59,14 +70,17 @@ def main() -> int:
             bench = Bench(service, work, options.without)
             for jobs in options.jobs if options.smoke else in_turn(options.jobs):
                 found.setdefault(jobs, []).append(one(bench, jobs))
+            longest = callbacks(bench, options.jobs[0] if options.smoke else CALLBACK_JOBS)
+            memory = [row_memory(bench, *case, smoke=options.smoke) for case in MEMORY]
     finally:
         shutil.rmtree(work, ignore_errors=True)
     rows = [min(item, key=lambda row, all_=item: _off(row, all_)) for item in found.values()]
     _say(scale_page.tables(rows))
+    _say(scale_page.loop_and_memory(longest, memory))
     if not options.smoke:
         (results.FOLDER / "scale.svg").write_text(scale_page.plot(rows))
-        text = scale_page.section(rows, service.kind, CAP, options.without)
-        results.put("scale", text, scale_page.bars(rows))
+        text = scale_page.section(rows, service.kind, CAP, options.without, scale_page.loop_and_memory(longest, memory))
+        results.put("scale", text, [*scale_page.bars(rows), *scale_page.further_bars(longest, memory)])
         _say(f"written: {results.PAGE}")
     return 0
 
@@ -79,11 +93,7 @@ def in_turn(sizes: Sequence[int]) -> list[int]:
 
 def one(bench: Bench, jobs: int) -> scale_page.Row:
     """Run a batch and the commands after it."""
-    shutil.rmtree(bench.work / "jobs", ignore_errors=True)
-    manifest = Work.write(bench.work / "jobs", jobs).root / "manifest.jsonl"
-    calls = ("--uploads", str(CAP), "--downloads", str(CAP), "--poll-interval", "1ms", "--no-progress")
-    run = ("run", str(manifest), "--output", str(bench.clips), "--concurrency", str(CAP), *calls)
-    shutil.rmtree(bench.clips, ignore_errors=True)
+    run = _new_run(bench, jobs)
     batch = bench.command(*run)
     _say(f"{jobs:,} jobs: {jobs / batch.wall_s:.0f}/s, {batch.cpu_s:.1f} s of CPU, {batch.peak_mib:.0f} MiB")
     whole = sum(clip.stat().st_size == CLIP_BYTES for clip in bench.clips.glob("*.mp4"))
@@ -97,6 +107,54 @@ def one(bench: Bench, jobs: int) -> scale_page.Row:
     row = scale_page.Row(jobs, batch, again, status_costs[STATUS_RUNS // 2], report, sizes(bench.clips))
     _say(f"  again {again.cpu_s:.2f} s of CPU, status {row.status.wall_s:.2f} s, report {report.cpu_s:.2f} s of CPU")
     return row
+
+
+def callbacks(bench: Bench, jobs: int) -> scale_page.Callbacks:
+    """Return the longest callbacks of the event loop in a batch."""
+    report = bench.work / "callbacks.json"
+    bench.command(*_new_run(bench, jobs), script=("callbacks.py", str(report)))
+    longest = {phase: (cpu_ms, wall_ms) for phase, (cpu_ms, wall_ms) in json.loads(report.read_text()).items()}
+    return scale_page.Callbacks(jobs, longest)
+
+
+def row_memory(
+    bench: Bench, command: str, name: str, options: Sequence[str], numbers: tuple[int, int], *, smoke: bool
+) -> scale_page.RowMemory:
+    """Return the peak memory of a command for a manifest with few rows and with many."""
+    few, many = SMOKE_ROWS if smoke else numbers
+    costs = []
+    for rows in (few, many):
+        path = bench.work / name
+        _write_rows(path, rows)
+        place = ("--output", str(bench.work / "unused")) if command == "plan" else ()
+        costs.append(bench.command(command, str(path), *place, *options))
+    called = " ".join((command, *options))
+    return scale_page.RowMemory(
+        called, path.suffix[1:], few, many, costs[0].peak_mib, costs[1].peak_mib, costs[1].cpu_s
+    )
+
+
+def _new_run(bench: Bench, jobs: int) -> tuple[str, ...]:
+    """Write a manifest, remove all clips, and return the command that runs it."""
+    shutil.rmtree(bench.work / "jobs", ignore_errors=True)
+    shutil.rmtree(bench.clips, ignore_errors=True)
+    manifest = Work.write(bench.work / "jobs", jobs).root / "manifest.jsonl"
+    calls = ("--uploads", str(CAP), "--downloads", str(CAP), "--poll-interval", "1ms", "--no-progress")
+    return ("run", str(manifest), "--output", str(bench.clips), "--concurrency", str(CAP), *calls)
+
+
+def _write_rows(path: Path, rows: int) -> None:
+    """Write a table of jobs: JSON Lines or CSV, by the extension of its name."""
+    with path.open("w") as file:
+        if path.suffix == ".csv":
+            file.write("id,video,image\n")
+        for number in range(rows):
+            name, clip = f"job-{number:07d}", f"https://example.com/clips/{number}.mp4"
+            picture = "https://example.com/face.png"
+            if path.suffix == ".csv":
+                file.write(f"{name},{clip},{picture}\n")
+            else:
+                file.write(json.dumps({"id": name, "video": clip, "image": picture}) + "\n")
 
 
 def sizes(folder: Path) -> dict[str, int]:

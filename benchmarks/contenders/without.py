@@ -96,7 +96,7 @@ def main() -> None:
 
 def put(module: Any, name: str, instead: Any) -> None:
     """Replace an attribute of a module. Raise an error if it does not exist."""
-    assert hasattr(module, name), f"{module.__name__} has no {name}"
+    assert hasattr(module, name), f"{module} has no {name}"
     setattr(module, name, instead)
 
 

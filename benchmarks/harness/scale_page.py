@@ -10,6 +10,8 @@ from harness.results import Bar, setting
 _STEP_NAMES = {"posters": "posters", "decode": "decode checks"}  # steps of contenders/without.py as text
 _MOST = 100_000  # the number of jobs that the bars are about
 _FILES = ("journal, MB", "report.html, MB", "report.json, MB", "results.csv, MB")
+_MOST_BYTES = {"validate": 500, "plan": 1_500}  # of memory a row
+_MEMORY = ("command", "table", "rows", "peak MiB", "rows", "peak MiB", "bytes per row", "CPU us per row")
 _RUN = ("jobs", "jobs/s", "CPU, s", "CPU ms per job", "peak MiB", *_FILES)
 _AFTERWARDS = (
     "jobs", "nothing to do: CPU, s", "wall, s", "peak MiB", "`status`: CPU, s", "wall, s", "peak MiB",
@@ -37,6 +39,31 @@ class Row:
         return 1000 * self.run.cpu_s / self.jobs
 
 
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """The longest callback of the event loop by phase: CPU time and wall time, ms."""
+
+    jobs: int
+    longest: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class RowMemory:
+    """The peak memory of a command for few and for many rows. cpu_s: with many."""
+
+    command: str
+    form: str
+    few: int
+    many: int
+    few_mib: float
+    many_mib: float
+    cpu_s: float
+
+    @property
+    def bytes_per_row(self) -> float:
+        return (self.many_mib - self.few_mib) * (1 << 20) / (self.many - self.few)
+
+
 def tables(rows: Sequence[Row]) -> str:
     """Return one row per batch: the run and its files, then the other commands."""
     run = [
@@ -51,8 +78,20 @@ def tables(rows: Sequence[Row]) -> str:
     return f"{_table(_RUN, run)}\n{_table(_AFTERWARDS, afterwards)}"
 
 
-def section(rows: Sequence[Row], service: str, cap: int, without: str) -> str:
-    """Return the section."""
+def loop_and_memory(callbacks: Callbacks, memory: Sequence[RowMemory]) -> str:
+    """Return the longest callbacks by phase, and the memory per row of the commands that read a manifest."""
+    longest = [(phase, f"{cpu_ms:.0f}", f"{wall_ms:.0f}") for phase, (cpu_ms, wall_ms) in callbacks.longest.items()]
+    costs = [
+        (f"`{item.command}`", item.form, f"{item.few:,}", f"{item.few_mib:.0f}", f"{item.many:,}",
+         f"{item.many_mib:.0f}", f"{item.bytes_per_row:.0f}", f"{1e6 * item.cpu_s / item.many:.0f}")
+        for item in memory
+    ]  # fmt: skip
+    heads = (f"longest callback, {callbacks.jobs:,} jobs", "CPU, ms", "wall, ms")
+    return f"{_table(heads, longest)}\n{_table(_MEMORY, costs)}"
+
+
+def section(rows: Sequence[Row], service: str, cap: int, without: str, further: str) -> str:
+    """Return the section. further: `loop_and_memory`."""
     left_out = (
         "nothing"
         if without == "-"
@@ -72,6 +111,10 @@ the others.
 ![CPU and memory against jobs](scale.svg)
 
 Both axes are logarithmic. Dashed: what would grow just as the number of jobs does.
+
+{further}
+The callback with the most CPU time of each phase, with its wall time: signals and polls wait for it. The memory per row
+is the difference of the peaks over the difference of the rows.
 """
 
 
@@ -93,6 +136,18 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
         ("`status` answers in under 0.5 s", status, large.status.wall_s < 0.5),
     )
     return [Bar(f"{_MOST:,} jobs: {asked}", measured, met) for asked, measured, met in judged]
+
+
+def further_bars(callbacks: Callbacks, memory: Sequence[RowMemory]) -> list[Bar]:
+    """Return the targets and results of the event loop and of the memory per row."""
+    phase, (cpu_ms, wall_ms) = max(callbacks.longest.items(), key=lambda item: item[1])
+    text = f"{cpu_ms:.0f} ms of CPU, {wall_ms:.0f} ms of wall time ({phase})"
+    found = [Bar(f"{callbacks.jobs:,} jobs: no callback of the event loop takes 50 ms of CPU", text, cpu_ms < 50)]
+    for item in memory:
+        most = _MOST_BYTES[item.command.split()[0]]
+        asked = f"`{item.command}` ({item.form}) needs at most {most:,} bytes of memory a row"
+        found.append(Bar(asked, f"{item.bytes_per_row:.0f} bytes", item.bytes_per_row <= most))
+    return found
 
 
 def plot(rows: Sequence[Row]) -> str:
