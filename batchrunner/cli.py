@@ -352,7 +352,7 @@ def plan(manifest: Path, as_json: bool, every: bool, **flags: object) -> int:
 
     Costs are in US dollars. The service is asked for its prices and the balance. Submits nothing.
     """
-    return _show_plan(_load(manifest, flags), as_json=as_json, every=every)
+    return _show_plan(_load(manifest, {**flags, "only_plan": True}), as_json=as_json, every=every)
 
 
 @cli.command(short_help="Show the state of a batch, also while it runs.")
@@ -737,7 +737,7 @@ def main() -> None:
     """Run the `batchrunner` command."""
     # Skip the last garbage collection: it would take longer than many commands, and the process exits anyway.
     atexit.register(gc.freeze)
-    gc.set_threshold(5_000, 20, 80)  # the default of 700 objects takes a tenth of a run, 20,000 take 20 ms at a time
+    gc.set_threshold(5_000, 10, 160)  # the default of 700 objects takes a tenth of a run, 20,000 take 20 ms at a time
     process.prepare()
     try:
         sys.exit(_command())

@@ -10,7 +10,7 @@ nothing. Records are frozen: a change creates a new record. The journal stores r
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
@@ -391,7 +391,7 @@ class Snapshot:
     """
 
     run: Run
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     records: Mapping[str, Record]
     runs: tuple[Run, ...] = ()
     timeline_events: tuple[TimelineEvent, ...] = ()

@@ -44,5 +44,5 @@ def error_places(diagnostics: list[Diagnostic]) -> list[tuple[str, str, int, int
     return [(item.code, Path(item.file).name, item.line, item.column) for item in errors]
 
 
-def params(entries: tuple[Entry, ...], *names: str) -> list[tuple[Any, ...]]:
+def params(entries: Sequence[Entry], *names: str) -> list[tuple[Any, ...]]:
     return [tuple(entry.job.params[name] for name in names) for entry in entries]

@@ -1,7 +1,7 @@
 """Read what a run directory's journal says of the account: its id, its last commit, its records. Writes nothing."""
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def has_id(directory: Path, batch_id: str) -> bool:
     return mark is not None and mark.journal_id == batch_id
 
 
-def file_names(entries: tuple[Entry, ...]) -> Callable[[str], str | None]:
+def file_names(entries: Sequence[Entry]) -> Callable[[str], str | None]:
     """Return the function from a job's fingerprint to the name of its result in the run directory."""
     names: Mapping[str, str] = {entry.job.fingerprint: entry.file for entry in reversed(entries)}
 

@@ -1,10 +1,11 @@
 """Look up what other batches of the account have for a batch's jobs. Reads only; it needs no event loop."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from batchrunner.account import index, journals, presence, summary, transactions
@@ -17,19 +18,21 @@ from batchrunner.account.rows import BatchRow
 from batchrunner.account.run_directories import require_found
 from batchrunner.job import Record
 
+_AT_ONCE = 5_000  # jobs whose records are in memory
+
 
 def survey(
-    connection: sqlite3.Connection, batch: BatchRow, records: Sequence[Record], outside: Outside
+    connection: sqlite3.Connection, batch: BatchRow, records: Iterable[Record], outside: Outside
 ) -> dict[str, Decision]:
     """Return the decisions about jobs that other batches of the account know, by fingerprint."""
+    found: dict[str, Decision] = {}
     if not transactions.has_others(connection, batch):
-        return {}
-    by_name = {record.job.fingerprint: record for record in records}
-    known = transactions.others(connection, batch, list(by_name))
-    return {
-        name: decide(rows, outside.is_running, outside.exists, useless_of(by_name[name]))
-        for name, rows in known.items()
-    }
+        return found
+    left = iter(records)
+    while by_name := {record.job.fingerprint: record for record in islice(left, _AT_ONCE)}:
+        for name, rows in transactions.others(connection, batch, list(by_name)).items():
+            found[name] = decide(rows, outside.is_running, outside.exists, useless_of(by_name[name]))
+    return found
 
 
 def useless_of(record: Record) -> frozenset[str]:
@@ -57,11 +60,12 @@ class Found:
 
 
 def look_up(
-    state: Path, account: Account, directory: Path, records: Sequence[Record], limits: Limits, now: float
+    state: Path, account: Account, directory: Path, records: Iterable[Record], limits: Limits, now: float
 ) -> Found:
     """Return what a run in `directory` would find for these jobs at `now` (wall time, s). Writes nothing.
 
-    Batches whose process was killed are read from their journals, into a copy of the index in memory.
+    records: can be iterated twice, and is false without a job. Batches whose process was killed are read from their
+    journals, into a copy of the index in memory.
     Raises LocalFault, UsageError, JournalError.
     """
     mark = journals.mark_of(directory) if directory.exists() else None

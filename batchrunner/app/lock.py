@@ -25,6 +25,7 @@ from batchrunner.storage.durable_files import Disk
 
 MAX_BYTES: Final = 2 << 30
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_PLAIN = LoadOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +53,19 @@ def load(
     objects: Objects | None = None,
     *,
     locked: bool = False,
-    has_inputs: bool = True,
+    options: LoadOptions = _PLAIN,
 ) -> Batch:
     """Load a manifest as `batchrunner.manifest.load` does.
 
-    locked: compare it with its lock file. has_inputs: False to leave the local inputs unread; those in the lock file
-    count as unchanged. Raises ManifestError with all differences, UsageError if the lock file cannot be used.
+    locked: compare it with its lock file. options: with contents, the local inputs are not read, and those in the lock
+    file count as unchanged. Raises ManifestError with all differences, UsageError if the lock file cannot be used.
     """
     if not locked or not (path == STDIN or os.path.lexists(path)):  # the load names a missing manifest
-        options = LoadOptions(contents=None if has_inputs else {})
         return manifest.load(path, assignments, environment, allowed, objects, options)
     command = _command(path, assignments, allowed)
     stored = _read(path_of(path), command)
     trace = Trace()
-    options = LoadOptions(trace, None if has_inputs else lockfile.contents_of(stored.document))
+    options = LoadOptions(trace, None if options.contents is None else lockfile.contents_of(stored.document))
     batch = manifest.load(path, assignments, environment, allowed, objects, options)
     _require_same(batch, trace, stored, command)
     return batch
@@ -82,10 +82,8 @@ def load_to_check(
     has_inputs: bool = True,
 ) -> Batch:
     """Load a manifest as `load` does, but keep no entries unless they are compared with a lock file."""
-    if locked:
-        return load(path, assignments, environment, allowed, objects, locked=locked, has_inputs=has_inputs)
-    options = LoadOptions(contents=None if has_inputs else {}, only_check=True)
-    return manifest.load(path, assignments, environment, allowed, objects, options)
+    options = LoadOptions(contents=None if has_inputs else {}, only_check=not locked)
+    return load(path, assignments, environment, allowed, objects, locked=locked, options=options)
 
 
 def _require_same(batch: Batch, trace: Trace, stored: _Stored, command: str) -> None:

@@ -4,7 +4,7 @@ Rule: this module opens no connection and writes no file. `plan` and the read-on
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from batchrunner.formatting import count_text, redacted
 from batchrunner.job import Entry, Record, Retake, Run, Snapshot, State
 from batchrunner.journal import journal, summary
 from batchrunner.manifest import Batch, shards, variables
+from batchrunner.manifest.loader import LoadOptions
 from batchrunner.manifest.shards import Others, Shard
 from batchrunner.manifest.takes import jobs_of
 from batchrunner.moments import Moment
@@ -87,7 +88,7 @@ class Setup:
     others: Others = field(default_factory=Others)
 
     @property
-    def chosen(self) -> tuple[Entry, ...]:
+    def chosen(self) -> Sequence[Entry]:
         """The entries that may be submitted: those that ``--only`` names, or all."""
         return chosen(self.batch.entries, self.only, self.others.match)
 
@@ -112,16 +113,18 @@ def load(
 
     assignments: values of the manifest's variables. allowed: environment variables that the manifest may read besides
     those that BATCHRUNNER_ENV names. buckets: those that may be read and written besides those in config.yaml.
-    has_inputs: False to leave the inputs unread, for a command that needs only names and settings.
+    has_inputs: False to leave the inputs unread, for a command that needs only names and settings. The flag
+    ``only_plan`` keeps the entries packed, because `plan` reads them in order.
     """
     access = partial(access_of, environment, tuple(buckets))
     names, locked = variables.read_allowed(allowed, environment), bool(flags.get("locked"))
+    options = LoadOptions(contents=None if has_inputs else {}, packs=bool(flags.get("only_plan")))
     with ObjectInputs(access) as objects:
-        batch = lock.load(path, assignments or {}, environment, names, objects, locked=locked, has_inputs=has_inputs)
+        batch = lock.load(path, assignments or {}, environment, names, objects, locked=locked, options=options)
     settings = resolve(flags, environment, batch.settings)
     named = {"output": flags.get("output") or environment.get("BATCHRUNNER_OUTPUT")}
     rehearsal_config = rehearsal.configure(settings, batch.name, batch.settings, {**flags, **named})
-    options = _options(flags, assignments or {}, allowed, buckets)
+    texts = _options(flags, assignments or {}, allowed, buckets)
     host = host_of(base_url_of(environment)) if settings.provider != "sandbox" else ""
     warnings = (*unknown_variables(environment), *weak_keys(settings, environment))
     rundir = RunDir(rehearsal_config.folder)
@@ -132,7 +135,7 @@ def load(
         hint = "Run with --recover first, then with --retake. Nothing was submitted."
         raise UsageError("--recover and --retake cannot be used together", hint)
     sandbox = rehearsal_config.config
-    setup = Setup(batch, rehearsal_config.settings, rundir, sandbox, options, host, warnings, recover)
+    setup = Setup(batch, rehearsal_config.settings, rundir, sandbox, texts, host, warnings, recover)
     setup = _sharded(replace(setup, only=only, retake=retake, access=access), flags, environment, divides=has_inputs)
     bucket_results.check(setup.settings, batch.entries, access)
     if settings.provider == "sandbox":
@@ -265,7 +268,7 @@ def _in_account(setup: Setup, plan: Plan, now: float) -> Found:
     """Return what the account has for the jobs that the plan would submit, and its budgets."""
     if setup.account is None or setup.state is None or not plan.submissions:
         return Found()
-    records = _submitted(setup, plan) if setup.settings.reuse else []
+    records: Iterable[Record] = _Submitted(plan) if setup.settings.reuse else ()
     limits = limits_for(config.load(setup.limits_file) if setup.limits_file else {}, setup.account)
     try:
         return look_up(setup.state, setup.account, setup.rundir.path, records, limits, now)
@@ -274,14 +277,17 @@ def _in_account(setup: Setup, plan: Plan, now: float) -> Found:
         return Found(note=f"Not known: what other batches have paid for, because {fault.message}")
 
 
-def _submitted(setup: Setup, plan: Plan) -> list[Record]:
-    """Return the records of the jobs that the plan would submit."""
-    records = []
-    for entry, row in zip(setup.batch.entries, plan.rows, strict=True):
-        if row.submits:
-            shared = plan.records[row.fingerprint]
-            records.append(shared if shared.job.fingerprint == row.fingerprint else Record(entry.job))
-    return records
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """The records of the jobs that a plan would submit. Each iteration creates them anew."""
+
+    plan: Plan
+
+    def __iter__(self) -> Iterator[Record]:
+        for entry, row in self.plan.rows.with_entries():
+            if row.submits:
+                shared = self.plan.records[row.fingerprint]
+                yield shared if shared.job.fingerprint == row.fingerprint else Record(entry.job)
 
 
 def egress_of(setup: Setup, plan: Plan) -> "Egress":
@@ -289,8 +295,7 @@ def egress_of(setup: Setup, plan: Plan) -> "Egress":
     from batchrunner.plan.egress import collect  # here, as a run needs none
 
     webhook = host_of(setup.settings.notify) if setup.settings.notify else None
-    rows = zip(setup.batch.entries, plan.rows, strict=True)
-    submitted = (entry.job for entry, row in rows if row.submits)
+    submitted = (entry.job for entry, row in plan.rows.with_entries() if row.submits)
     stage, above_bytes = setup.settings.stage, setup.settings.stage_above
     is_uploaded = partial(is_staged, above_bytes=above_bytes) if stage else lambda _: False
     egress = collect(submitted, setup.service, setup.batch.read, webhook, stage or "", is_uploaded)
@@ -397,7 +402,7 @@ def prices_of(setup: Setup) -> Prices:
     return Prices(setup.batch.prices, setup.settings.assume_length_s, setup.price_list)
 
 
-def order_of(entries: tuple[Entry, ...]) -> list[str]:
+def order_of(entries: Iterable[Entry]) -> list[str]:
     """Return the jobs in order of submission: by priority, then in manifest order."""
     levels: dict[int, list[str]] = {}
     for entry in entries:
@@ -405,16 +410,16 @@ def order_of(entries: tuple[Entry, ...]) -> list[str]:
     return list(dict.fromkeys(name for level in sorted(levels) for name in levels[level]))
 
 
-def priorities_of(entries: tuple[Entry, ...]) -> dict[str, int]:
+def priorities_of(entries: Iterable[Entry]) -> dict[str, int]:
     """Return the priorities of those jobs whose priority is not 0. Of equal entries, the highest one counts."""
     highest: dict[str, int] = {}
     for entry in entries:
-        fingerprint = entry.job.fingerprint
-        highest[fingerprint] = max(highest.get(fingerprint, entry.priority), entry.priority)
+        fingerprint, priority = entry.job.fingerprint, entry.priority
+        highest[fingerprint] = max(highest.get(fingerprint, priority), priority)
     return {fingerprint: priority for fingerprint, priority in highest.items() if priority}
 
 
-def ids_of(entries: tuple[Entry, ...]) -> dict[str, tuple[str, ...]]:
+def ids_of(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:
     """Return the entry ids of each job, by its fingerprint."""
     ids: dict[str, tuple[str, ...]] = {}
     for entry in entries:

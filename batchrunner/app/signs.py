@@ -45,7 +45,9 @@ def signs(rundir: RunDir, entries: Iterable[Entry], *, has_journal: bool = False
 def _clips(root: str, entries: Iterable[Entry]) -> list[str]:
     """Return the clips of these entries that exist. No name is looked up in a folder without any clip."""
     has_clips: dict[str, bool] = {}
-    found = []
+    found: list[str] = []
+    if not os.path.lexists(root):
+        return found
     for entry in entries:
         name = entry.file
         folder = name.rpartition("/")[0]

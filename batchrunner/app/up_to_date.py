@@ -6,7 +6,7 @@ another run) starts a run, which checks everything.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
@@ -103,7 +103,7 @@ def _comparable(run: Run) -> tuple[Run, Mapping[str, object]]:
     return bare, {name: value for name, value in json.loads(run.settings_json).items() if name not in _DISPLAY_SETTINGS}
 
 
-def _clips_exist(root: Path, entries: tuple[Entry, ...], files: Mapping[str, Placed], counts: Counts) -> bool:
+def _clips_exist(root: Path, entries: Sequence[Entry], files: Mapping[str, Placed], counts: Counts) -> bool:
     """Return whether each result exists under its name with its size, as `delivery.Store.settle` requires."""
     failed = {record.job.fingerprint for _, record in counts.listed}
     size_bytes = 0

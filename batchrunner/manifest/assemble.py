@@ -5,7 +5,7 @@ are settled last, because an explicit id takes precedence over a derived one.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from batchrunner.job import Entry, Job, Media
@@ -14,6 +14,7 @@ from batchrunner.manifest.filenames import FileNames
 from batchrunner.manifest.fingerprint import fingerprint
 from batchrunner.manifest.ids import Ids
 from batchrunner.manifest.inputs import Inputs
+from batchrunner.manifest.packed import BLOCK, Content, PackedEntries, pack
 from batchrunner.manifest.row import Places, Row
 from batchrunner.manifest.takes import with_takes
 from batchrunner.manifest.trace import Trace
@@ -132,7 +133,7 @@ class Assembly:
         self._names = self._ids.settled()
         self._file_names = self._files.settled(self._names, self._ids.takes)
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> Sequence[Entry]:
         """Return the entries of a batch without errors. Equal jobs give a warning."""
         self._warn_of_equal_jobs()
         columns = zip(itertools.count(), self._names, self._jobs, self._tags)
@@ -156,6 +157,45 @@ class Assembly:
             row.findings.warn("same-job", row.mark, message, hint)
 
 
+class Packed(Assembly):
+    """Assembles entries that are packed (`batchrunner.manifest.packed`), row by row."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        inputs.forgets_urls = True
+        self._fingerprints: list[str] = []
+        self._blocks: list[bytes] = []
+        self._rows: list[Content] = []  # of the next block
+
+    def _keep(self, row: Row, position: int) -> None:
+        spec = registry.spec_of(row.fields)
+        inputs = self._usable_inputs(row, spec)
+        if inputs is None:
+            return  # an error is recorded, so there will be no entries
+        params = spec.complete(row.fields)
+        key = fingerprint(spec.name, inputs, params)
+        first = self._first.setdefault(key, position)
+        if first != position:
+            self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
+        self._fingerprints.append(key)
+        tags = dict(row.fields.get("tags") or _NO_TAGS)
+        self._rows.append((spec.name, inputs, params, tags, int(row.fields.get("priority") or 0)))
+        if len(self._rows) == BLOCK:
+            self._pack()
+
+    def _pack(self) -> None:
+        self._blocks.append(pack(self._rows))
+        self._rows.clear()
+
+    def entries(self) -> Sequence[Entry]:
+        """Return the entries of a batch without errors. Equal jobs give a warning."""
+        self._warn_of_equal_jobs()
+        if self._rows:
+            self._pack()
+        entries = PackedEntries(self._blocks, self._names, self._fingerprints, self._file_names)
+        return with_takes(entries, self._ids.takes) if self._ids.takes else entries
+
+
 class Check(Assembly):
     """Checks rows and keeps no entries: of a row, its id, its place and 64 bits of its fingerprint."""
 
@@ -174,7 +214,7 @@ class Check(Assembly):
         if first != position:
             self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> Sequence[Entry]:
         """Return no entries. Equal jobs give a warning."""
         self._warn_of_equal_jobs()
         return ()

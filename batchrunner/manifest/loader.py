@@ -8,7 +8,7 @@ the usable values to the next step.
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from batchrunner.errors import ManifestError, UsageError
 from batchrunner.gc_pause import gc_paused
 from batchrunner.job import Entry
 from batchrunner.manifest import expand, filenames, schema, variables
-from batchrunner.manifest.assemble import Assembly, Check
+from batchrunner.manifest.assemble import Assembly, Check, Packed
 from batchrunner.manifest.diagnostics.diagnostic import (
     START,
     Diagnostic,
@@ -50,7 +50,8 @@ class Batch:
 
     name: as given, or the file's stem. sha256: hex digest of the manifest's bytes.
     settings: the run settings in the manifest, by name, with YAML values (for `batchrunner.settings.resolve`).
-    entries: in manifest order, with 0-based `position`; equal jobs share one Job object. warnings: in order of place.
+    entries: in manifest order, with 0-based `position`; equal jobs share one Job object, unless packed.
+    warnings: in order of place.
     prices: the manifest's own prices, in credits per video second by resolution. read: names of the environment
     variables whose values are in the manifest. files: the manifest and its tables. digests: name and hex SHA-256 of
     the manifest and of every table that it reads, in order. dataset: the manifest's `dataset` block, or None.
@@ -62,7 +63,7 @@ class Batch:
     path: Path
     sha256: str
     settings: Mapping[str, object]
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     warnings: tuple[Diagnostic, ...]
     prices: Mapping[str, float] = field(default_factory=dict)
     read: tuple[str, ...] = ()
@@ -79,12 +80,14 @@ class LoadOptions:
 
     trace: filled with places. contents: read no local inputs and no buckets; take the contents of inputs from here, by
     name as written. A pattern then also matches these names. None: read the inputs. only_check: count the entries, and
-    return a batch without them, for which a tenth of the memory is enough.
+    return a batch without them, for which a tenth of the memory is enough. packs: keep the entries packed
+    (`batchrunner.manifest.packed`), unless there is a trace.
     """
 
     trace: Trace | None = None
     contents: Mapping[str, Content] | None = None
     only_check: bool = False
+    packs: bool = False
 
 
 _PLAIN = LoadOptions()
@@ -131,6 +134,7 @@ class _Loading:
         self._trace = options.trace
         self._contents = options.contents
         self._only_check = options.only_check
+        self._packs = options.packs and options.trace is None
         self._unmatched = 0
         self._known = known
         self._keys = keys
@@ -146,8 +150,7 @@ class _Loading:
             raise self.refusal()
         bad = schema.check(root, self._findings, refused)
         self._check_default_name(root, bad)
-        inputs = Inputs(self._base, self._objects, self._contents)
-        assembly = Check(inputs) if self._only_check else Assembly(inputs, self._trace)
+        assembly = self._assembly(Inputs(self._base, self._objects, self._contents))
         has_files = self._contents is None
         for row in expand.expand(root, bad, self._glob, self._rows, self._findings, has_files=has_files):
             assembly.add(row)
@@ -173,6 +176,11 @@ class _Loading:
             unmatched=None if has_files else self._unmatched,
             count=assembly.jobs,
         )
+
+    def _assembly(self, inputs: Inputs) -> Assembly:
+        if self._only_check:
+            return Check(inputs)
+        return Packed(inputs) if self._packs else Assembly(inputs, self._trace)
 
     def _glob(self, pattern: str) -> list[str]:
         """Return what matches a pattern. Raises MediaProblem for a bucket that cannot be listed."""

@@ -35,7 +35,7 @@ def with_takes(entries: Iterable[Entry], takes: Mapping[int, int]) -> tuple[Entr
     return _numbered(found)
 
 
-def with_retakes(entries: Sequence[Entry], retakes: Iterable[Retake]) -> tuple[Entry, ...]:
+def with_retakes(entries: Sequence[Entry], retakes: Iterable[Retake]) -> Sequence[Entry]:
     """Return the entries with the takes that ``run --retake`` added. Those that are there already stay as they are.
 
     A retake belongs to every entry of its job; one whose job the manifest does not name any more is left out.
@@ -46,7 +46,7 @@ def with_retakes(entries: Sequence[Entry], retakes: Iterable[Retake]) -> tuple[E
         by_job.setdefault(retake.fingerprint, []).append(retake.take)
     firsts = {entry.id: entry for entry in entries if entry.take == 1 and entry.job.fingerprint in by_job}
     if not firsts:
-        return tuple(entries)
+        return entries
     known = {(entry.base, entry.take) for entry in entries}
     last = {entry.base: place for place, entry in enumerate(entries)}
     maker = _Takes()

@@ -117,14 +117,16 @@ class Rows(Sequence[Row]):
         self._options = options
         self._first: dict[str, str] = {}  # by fingerprint: the id of the first row of that job
         self._estimates: dict[tuple[Any, ...], Estimate] = {}
-        for entry in entries:
-            self._first.setdefault(entry.job.fingerprint, entry.id)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Row]:
-        return map(self._row, self._entries)
+        return map(self.row, self._entries)
+
+    def with_entries(self) -> Iterator[tuple[Entry, Row]]:
+        """Yield each entry with its row."""
+        return ((entry, self.row(entry)) for entry in self._entries)
 
     @overload
     def __getitem__(self, place: int) -> Row: ...
@@ -132,16 +134,17 @@ class Rows(Sequence[Row]):
     def __getitem__(self, place: slice) -> Sequence[Row]: ...
     def __getitem__(self, place: int | slice) -> Row | Sequence[Row]:
         if isinstance(place, slice):
-            return [self._row(entry) for entry in self._entries[place]]
-        return self._row(self._entries[place])
+            return [self.row(entry) for entry in self._entries[place]]
+        return self.row(self._entries[place])
 
-    def _row(self, entry: Entry) -> Row:
+    def row(self, entry: Entry) -> Row:
+        """Return the row of an entry. The first calls are in the order of the entries (`build`)."""
         job, old = entry.job, self._before.get(entry.id)
         record = self._records[job.fingerprint]
         found = self._known[job.fingerprint].state if job.fingerprint in self._known else State.PENDING
         changed = () if old is None else tuple(differences(old, job))
         action, note = _action(found, record, job.fingerprint, self._options, changed=bool(changed))
-        first = self._first[job.fingerprint]
+        first = self._first.setdefault(job.fingerprint, entry.id)
         return Row(
             id=entry.id,
             job=entry.base,
@@ -173,7 +176,7 @@ class Plan:
     of entries per action, the most frequent first.
     """
 
-    rows: Sequence[Row]
+    rows: Rows
     records: Mapping[str, Record] = field(default_factory=dict)
     kept: tuple[KeptClip, ...] = ()
     submissions: int = 0
@@ -188,19 +191,19 @@ def build(
     known = snapshot.records if snapshot else {}
     records, _ = take_up(
         known,
-        [entry for entry in entries if entry.job.fingerprint in known],
+        [entry for entry in entries if entry.job.fingerprint in known] if known else (),
         retry_failed=options.retry_failed,
         resubmit_in_doubt=options.resubmit_in_doubt,
         chosen=options.chosen,
     )
+    before = {entry.id: entry.job for entry in snapshot.entries} if snapshot else {}
+    rows = Rows(entries, known, before, records, prices, options)
     alike: dict[tuple[Any, ...], Record] = {}
+    totals, submissions = Counter[str](), 0
     for entry in entries:
         if entry.job.fingerprint not in records:
             records[entry.job.fingerprint] = alike.setdefault(likeness_of(entry.job), Record(entry.job))
-    before = {entry.id: entry.job for entry in snapshot.entries} if snapshot else {}
-    rows = Rows(entries, known, before, records, prices, options)
-    totals, submissions = Counter[str](), 0
-    for row in rows:
+        row = rows.row(entry)
         totals[row.action] += 1
         submissions += row.submits
     return Plan(rows, records, submissions=submissions, totals=dict(totals.most_common()))

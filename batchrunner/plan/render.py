@@ -46,7 +46,7 @@ def lines_of(
     """Yield the lines of the plan for people. now: wall time, s. every: list all rows of a long plan, too.
     free: the sandbox charges nothing. leaving: the data that a run sends. account: None if there is none to ask.
     """
-    rows = plan.rows
+    rows: Sequence[Row] = plan.rows
     if len(rows) > _MOST_ROWS and not every:
         rows = tuple(islice((row for row in rows if row.changed), _MOST_ROWS))
     yield from _table(rows, projection.left_out)

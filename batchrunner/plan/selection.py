@@ -13,7 +13,7 @@ RetryFailed = bool | tuple[str, ...]  # all failed jobs, none, or those that fai
 
 def chosen(
     entries: Sequence[Entry], patterns: Sequence[str], is_elsewhere: Callable[[str], bool] = lambda _: False
-) -> tuple[Entry, ...]:
+) -> Sequence[Entry]:
     """Return the entries whose id matches one of the patterns, in manifest order; all of them without patterns.
 
     patterns: ids, or shell patterns with ``*``, ``?`` and ``[...]``. An id that equals the pattern always matches.
@@ -21,7 +21,7 @@ def chosen(
     Raises UsageError for a pattern that matches no entry, unless it names one elsewhere.
     """
     if not patterns:
-        return tuple(entries)
+        return entries
     by_id = {entry.id: entry for entry in entries}
     bases = {entry.base for entry in entries}
     found: set[str] = set()

@@ -7,7 +7,7 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -188,7 +188,7 @@ def test_a_question_mark_in_a_url_is_not_a_pattern(tmp_path: Path) -> None:
     assert batch.entries[0].job.inputs["image"].source == "https://example.com/a.png?…"
 
 
-def by_content(entries: tuple[Entry, ...]) -> dict[str, str]:
+def by_content(entries: Sequence[Entry]) -> dict[str, str]:
     return {entry.job.fingerprint: entry.id for entry in entries}
 
 
@@ -551,7 +551,7 @@ def test_any_values_give_a_batch_or_a_list_of_problems(manifest: object) -> None
         path = Path(folder) / "m.yaml"
         path.write_text(text, encoding="utf-8", errors="replace")
         try:
-            result: tuple[object, ...] = load(path).entries
+            result: Sequence[object] = load(path).entries
         except ManifestError as error:
             result = error.diagnostics
             assert result

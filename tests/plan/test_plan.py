@@ -251,7 +251,7 @@ def test_a_long_plan_is_summarized_by_default() -> None:
 
 
 def test_an_empty_plan_is_rendered() -> None:
-    assert text_of(Plan(())).strip() == "0 jobs: none.\nA run would make 0 submissions."
+    assert text_of(plan.build((), None, PRICES)).strip() == "0 jobs: none.\nA run would make 0 submissions."
 
 
 @pytest.mark.parametrize("order", ["", "the longest jobs are submitted first"])

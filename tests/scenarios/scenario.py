@@ -8,7 +8,7 @@ import asyncio
 import errno
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -110,7 +110,7 @@ class Story:
     config: SandboxConfig
     lines: list[str] = field(default_factory=list)
     ledger: list[dict[str, Any]] = field(default_factory=list)
-    entries: tuple[Entry, ...] = ()  # of the last run, with all takes
+    entries: Sequence[Entry] = ()  # of the last run, with all takes
     takes: dict[str, int] = field(default_factory=dict)  # asked for, by first take's fingerprint; 1 if missing
     report: dict[str, Any] = field(default_factory=dict)
     deaths: int = 0
@@ -230,7 +230,7 @@ class Scenario:
         if rate and Random(f"{self.seed} early").random() < 0.5:  # drawn separately for the same reason
             yield Fault(on="poll", kind="completed_early", rate=rate, each_first=1)
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> Sequence[Entry]:
         """Return the manifest's entries: URLs (the sandbox replaces the files), and some equal jobs with two ids."""
         # At least as long as the sandbox bills. Every third seed has clips of unknown length.
         lengths_s = [10.0 + number * 7 % 11 if self.seed % 3 else None for number in range(self.jobs)]
@@ -240,7 +240,7 @@ class Scenario:
             jobs.append(self.rng.choice(jobs))
         return tuple(Entry(place, f"job-{place}", job) for place, job in enumerate(jobs))
 
-    def with_all_takes(self, entries: tuple[Entry, ...], story: Story) -> tuple[Entry, ...]:
+    def with_all_takes(self, entries: Sequence[Entry], story: Story) -> Sequence[Entry]:
         """Return the entries with the takes that the manifest asks for. A new job draws their number."""
         wanted = {}
         for entry in entries:
@@ -270,7 +270,7 @@ class Scenario:
         self.retake, self.deaths = ("rejected",), self.take_rng.choice([0, 1, 3])
         return bool(chosen)
 
-    def edited(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    def edited(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Edit a manifest between two runs: reorder it, rename an id, add a job."""
         listed = list(entries)
         self.rng.shuffle(listed)
@@ -321,7 +321,7 @@ class Scenario:
         story.ledger = service.ledger()
         story.report = json.loads((story.rundir.path / "report.json").read_bytes())
 
-    def complete_entries(self, entries: tuple[Entry, ...], story: Story) -> tuple[Entry, ...]:
+    def complete_entries(self, entries: Sequence[Entry], story: Story) -> Sequence[Entry]:
         """Return the entries of the last run, with those takes that runs added."""
         snapshot = journal.read(story.rundir.journal)
         assert snapshot is not None
@@ -359,7 +359,7 @@ class Scenario:
         )
         assert charged <= self.limits.get("max_credits", charged), f"promise 4: {charged} credits, {self.limits}"
 
-    async def _run(self, loop: Loop, story: Story, entries: tuple[Entry, ...], url: str, *, dying: bool) -> int | None:
+    async def _run(self, loop: Loop, story: Story, entries: Sequence[Entry], url: str, *, dying: bool) -> int | None:
         """Simulate one process. Return its exit status, or None if it died or was refused."""
         mortal, disk_failure = self._draw_fate(dying=dying)
         files = JournalFiles(story.rundir, self.fault_rng)
@@ -457,7 +457,7 @@ class Scenario:
             story.active_at_deaths += cut
             story.note(loop.time(), f"the outcomes of {cut} submissions are lost, and no witness counts them")
 
-    def _setup(self, story: Story, entries: tuple[Entry, ...]) -> Setup:
+    def _setup(self, story: Story, entries: Sequence[Entry]) -> Setup:
         flags = {"concurrency": self.concurrency, "output": str(story.rundir.path), "in_doubt": self.in_doubt}
         flags |= self.limits
         recovers, self.recovers = self.recovers, False

@@ -7,7 +7,7 @@ import asyncio
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +76,7 @@ class Simulation:
     url: str = ""
     in_flight: int = 0
     deaths: int = 0
-    entries: tuple[Entry, ...] = field(default_factory=tuple)
+    entries: Sequence[Entry] = field(default_factory=tuple)
     open_store: OpenStore = Store
 
     @property
