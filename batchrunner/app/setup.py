@@ -134,16 +134,15 @@ def load(
     if recover and retake:
         hint = "Run with --recover first, then with --retake. Nothing was submitted."
         raise UsageError("--recover and --retake cannot be used together", hint)
-    sandbox = rehearsal_config.config
-    setup = Setup(batch, rehearsal_config.settings, rundir, sandbox, texts, host, warnings, recover)
+    of_run = rehearsal_config.settings, rundir, rehearsal_config.config
+    setup = Setup(batch, *of_run, texts, host, warnings, recover)
     setup = _sharded(replace(setup, only=only, retake=retake, access=access), flags, environment, divides=has_inputs)
     bucket_results.check(setup.settings, batch.entries, access)
     if settings.provider == "sandbox":
         return setup
     file, address = price_list.path_of(environment), address_of(environment)
     account, state = account_of(address, settings.account), state_folder(environment)
-    listed = price_list.load(file, address)
-    limits = config_file(environment)
+    listed, limits = price_list.load(file, address), config_file(environment)
     return replace(setup, price_list=listed, price_file=file, account=account, state=state, limits_file=limits)
 
 

@@ -58,8 +58,8 @@ class PackedEntries(Sequence[Entry]):
     def _unpacked(self, number: int) -> list[Entry]:
         """Return the entries of a block."""
         first = number * BLOCK
-        # From this process's own memory, never from a file.
-        rows: Sequence[Content] = pickle.loads(zlib.decompress(self._blocks[number]))  # noqa: S301
+        packed = zlib.decompress(self._blocks[number])
+        rows: Sequence[Content] = pickle.loads(packed)  # noqa: S301 (from this process's memory, never from a file)
         return [
             Entry(
                 position,

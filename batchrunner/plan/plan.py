@@ -198,11 +198,11 @@ def build(
     )
     before = {entry.id: entry.job for entry in snapshot.entries} if snapshot else {}
     rows = Rows(entries, known, before, records, prices, options)
-    alike: dict[tuple[Any, ...], Record] = {}
+    similar: dict[tuple[Any, ...], Record] = {}
     totals, submissions = Counter[str](), 0
     for entry in entries:
         if entry.job.fingerprint not in records:
-            records[entry.job.fingerprint] = alike.setdefault(likeness_of(entry.job), Record(entry.job))
+            records[entry.job.fingerprint] = similar.setdefault(likeness_of(entry.job), Record(entry.job))
         row = rows.row(entry)
         totals[row.action] += 1
         submissions += row.submits

@@ -6,7 +6,7 @@ are not shown: there is no finish time without finished generations, and no sum 
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from batchrunner.account.limits import AccountBudgets
@@ -56,24 +56,14 @@ def project(
     left: TimeLeft | None,
     shared: AccountBudgets = _NO_BUDGETS,
 ) -> Projection:
-    """Simulate a run of `order` (fingerprints) from `records`. left: the remaining time, None without a limit.
-
-    shared: the budgets of the account.
-    """
+    """Simulate a run of `order` (fingerprints). left: the remaining time, None for no limit. shared: the account's budgets."""
     spend = admission.ledger.total
     ends, known = _in_flight(records, admission)
     admitted: list[Estimate] = []
     costs: list[float | None] = []
-    credits_ = 0.0
     left_out: dict[str, str] = {}
-    estimates: dict[int, Estimate] = {}  # by the record's identity: jobs that are alike share one (`Plan.records`)
-    for fingerprint in order:
-        record = records[fingerprint]
-        if record.state is not State.PENDING:
-            continue
-        if id(record) not in estimates:
-            estimates[id(record)] = admission.prices.estimate(record.job)
-        estimate = estimates[id(record)]
+    credits_ = 0.0
+    for fingerprint, record, estimate in _waiting(order, records, admission):
         costs.append(estimate.credits)
         start = heapq.heappop(ends) if len(ends) >= concurrency else 0.0
         further = left and replace(left, seconds=left.seconds - start)
@@ -101,6 +91,19 @@ def project(
         costs=tuple(costs),
         limits=(*_own_limits(admission.ledger.budget, spend), *shared.rows),
     )
+
+
+def _waiting(
+    order: Iterable[str], records: Mapping[str, Record], admission: Admission
+) -> Iterator[tuple[str, Record, Estimate]]:
+    """Yield the pending jobs with their prices. Similar jobs share a record (`Plan.records`) and so an estimate."""
+    estimates: dict[int, Estimate] = {}  # by the record's identity
+    for fingerprint in order:
+        record = records[fingerprint]
+        if record.state is State.PENDING:
+            if id(record) not in estimates:
+                estimates[id(record)] = admission.prices.estimate(record.job)
+            yield fingerprint, record, estimates[id(record)]
 
 
 def _refusal(admission: Admission, job: Job, estimate: Estimate, left: TimeLeft | None) -> str:

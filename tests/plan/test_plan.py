@@ -284,7 +284,7 @@ def test_a_long_plan_is_written_row_by_row(form: str) -> None:
     assert text.count("job-299") == (2 if form == "json" else 1)  # id and job
 
 
-def test_jobs_that_are_alike_share_a_record_and_others_do_not() -> None:
+def test_similar_jobs_share_a_record_and_others_do_not() -> None:
     short, long = (remote()._replace(duration_s=seconds) for seconds in (2.0, 3.0))
     entries = tuple(
         Entry(place, name, make_job(name, clip))
