@@ -56,7 +56,7 @@ def project(
     left: TimeLeft | None,
     shared: AccountBudgets = _NO_BUDGETS,
 ) -> Projection:
-    """Simulate a run of `order` (fingerprints). left: the remaining time, None for no limit. shared: the account's budgets."""
+    """Simulate a run of `order` (fingerprints). left: until its end, or None. shared: the budgets of the account."""
     spend = admission.ledger.total
     ends, known = _in_flight(records, admission)
     admitted: list[Estimate] = []
