@@ -75,6 +75,7 @@ class Session:
         self._throttle: tuple[float, str] | None = None
         self._granted: dict[str, Request] = {}  # claims that no stored record has followed yet
         self._flushed_at = float("-inf")
+        self._flush_later: asyncio.TimerHandle | None = None
         self._batcher: Batcher[_Item] = Batcher(executor, self._write)
 
     async def claim(self, record: Record, request_id: str, estimate: float | None) -> Claim:
@@ -113,6 +114,13 @@ class Session:
         if self.limits.concurrency is not None or abs(now - self._flushed_at) >= _FLUSH_EVERY_S:
             self._flushed_at = now
             self._batcher.post([_Item()])
+        elif self._flush_later is None:  # no further record may come for a long time
+            self._flush_later = asyncio.get_running_loop().call_later(_FLUSH_EVERY_S, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_later = None
+        self._flushed_at = self._now()
+        self._batcher.post([_Item()])
 
     def slot_freed(self, record: Record) -> None:
         """See `base.AccountSession`."""
@@ -152,6 +160,8 @@ class Session:
 
         Raises LocalFault; the next run then brings the index in line with the journal.
         """
+        if self._flush_later is not None:
+            self._flush_later.cancel()
         ended = replace(self.batch, sequence=sequence, waits_until=0.0)
         await self._batcher.do([_Item(partial(transactions.put_batch, batch=ended))])
 

@@ -1,5 +1,6 @@
 """Claims of two batches on one account: exclusion, reuse, slots, budgets, throttles, and what a kill leaves."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from batchrunner.account import session
 from batchrunner.account.base import HELD_BY_BATCH, HELD_IN_DOUBT, Granted, Hold, OverBudget, Reuse, Wait
 from batchrunner.account.limits import Limits
 from batchrunner.job import Move
@@ -361,6 +363,21 @@ def test_a_claim_stores_records_of_other_jobs_once_a_second_where_nothing_is_lim
         assert list(_states(first).values()) == ["in_flight", "in_flight", "in_flight", "claimed"]
 
     play(story, 4)
+
+
+def test_the_last_record_of_a_burst_is_stored_soon(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_FLUSH_EVERY_S", 0.001)
+
+    async def story(first: Process, second: Process) -> None:
+        one, two = first.jobs
+        await first.submit(one, "gen1")
+        await first.submit(two, "gen2")
+        assert list(_states(first).values()) == ["in_flight", "claimed"]
+        async with asyncio.timeout(10):
+            while list(_states(first).values()) != ["in_flight", "in_flight"]:
+                await asyncio.sleep(0)
+
+    play(story, 2)
 
 
 def test_a_claim_stores_all_records_where_something_is_limited(play: Play) -> None:

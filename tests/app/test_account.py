@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from batchrunner.account.base import HELD_BY_BATCH, Hold, Reuse, Source
+from batchrunner.account.limits import Limits
 from batchrunner.account.names import account_of
 from batchrunner.app.account import overview
 from batchrunner.app.setup import Setup, plan_batch, prices_of
@@ -102,7 +103,8 @@ def test_a_plan_shows_the_limits_of_money_and_the_smallest(tmp_path: Path) -> No
     wanted = jobs(8)
 
     async def body() -> Process:
-        first = await Process(tmp_path / "state", tmp_path / "first", wanted, now=wall_time()).start()
+        limits = Limits(credits_per_day=1e9)
+        first = await Process(tmp_path / "state", tmp_path / "first", wanted, limits, now=wall_time()).start()
         await first.submit(wanted[0], "gen0")
         await first.deliver(wanted[0])
         await first.submit(wanted[1], "gen1")
