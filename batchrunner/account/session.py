@@ -6,7 +6,7 @@ submission, so two processes never pay for the same job.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -75,7 +75,7 @@ class Session:
         self._throttle: tuple[float, str] | None = None
         self._granted: dict[str, Request] = {}  # claims that no stored record has followed yet
         self._flushed_at = float("-inf")
-        self._flush_later: asyncio.TimerHandle | None = None
+        self._deferred = asyncio.Event()  # records wait for `keep_up`
         self._batcher: Batcher[_Item] = Batcher(executor, self._write)
 
     async def claim(self, record: Record, request_id: str, estimate: float | None) -> Claim:
@@ -114,13 +114,17 @@ class Session:
         if self.limits.concurrency is not None or abs(now - self._flushed_at) >= _FLUSH_EVERY_S:
             self._flushed_at = now
             self._batcher.post([_Item()])
-        elif self._flush_later is None:  # no further record may come for a long time
-            self._flush_later = asyncio.get_running_loop().call_later(_FLUSH_EVERY_S, self._flush)
+        else:
+            self._deferred.set()
 
-    def _flush(self) -> None:
-        self._flush_later = None
-        self._flushed_at = self._now()
-        self._batcher.post([_Item()])
+    async def keep_up(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Store the last records of a burst a second later. Runs until it is cancelled. sleep: takes seconds."""
+        while True:
+            await self._deferred.wait()
+            await sleep(_FLUSH_EVERY_S)
+            self._deferred.clear()
+            self._flushed_at = self._now()
+            self._batcher.post([_Item()])
 
     def slot_freed(self, record: Record) -> None:
         """See `base.AccountSession`."""
@@ -160,8 +164,6 @@ class Session:
 
         Raises LocalFault; the next run then brings the index in line with the journal.
         """
-        if self._flush_later is not None:
-            self._flush_later.cancel()
         ended = replace(self.batch, sequence=sequence, waits_until=0.0)
         await self._batcher.do([_Item(partial(transactions.put_batch, batch=ended))])
 
