@@ -4,7 +4,7 @@ The engine claims a job before it begins a submission, and reports each move of 
 times are wall time, seconds since the epoch, because several processes share them. Amounts are credits.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -119,6 +119,10 @@ class AccountSession(Protocol):
         """Take over a record that the journal has stored. Does not wait."""
         ...
 
+    async def keep_up(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Store the last records of a burst a second later. Runs until it is cancelled. sleep: takes seconds."""
+        ...
+
     def slot_freed(self, record: Record) -> None:
         """The job's generation has ended, or its doubt no longer takes a slot. Does not wait."""
         ...
@@ -162,6 +166,9 @@ class NoAccount:
         """Do nothing."""
 
     def generation_ended(self, generation_id: str) -> None:
+        """Do nothing."""
+
+    async def keep_up(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         """Do nothing."""
 
     def slot_freed(self, record: Record) -> None:

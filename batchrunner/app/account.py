@@ -103,15 +103,12 @@ async def joined(
         names = await in_thread(journals.file_names, setup.batch.entries)
         session = Session(index, shared.executor, batch, limits, now, names, reuse=setup.settings.reuse)
         await session.register(list(before.records.values()) if before else [], journal.mark.sequence)
-        keeping_up = asyncio.get_running_loop().create_task(session.keep_up(outside.clock.sleep))
-        stack.callback(keeping_up.cancel)
         pace = None
         if limits.calls_per_s is not None:
             pace = SharedPace(shared.state / f"pace-{_digest(account)}", limits.calls_per_s)
             stack.callback(pace.close)
         budgets = await in_thread(index.read, partial(summary.budgets, account=account.key, limits=limits, now=now()))
         yield Joined(session, pace, budgets)
-        keeping_up.cancel()
         with suppress(LocalFault):  # the next run brings the index in line with the journal
             await session.close(journal.mark.sequence)
 

@@ -242,6 +242,8 @@ async def _open_run(
     anchor = stack.enter_context(Anchor(setup.rundir))
     await in_thread(bucket_results.require_bucket, setup, before, journal.files)
     account = await stack.enter_async_context(joined(setup, endpoint, journal, before, outside, bus.publish))
+    keeping_up = asyncio.get_running_loop().create_task(account.session.keep_up(outside.clock.sleep))
+    stack.callback(keeping_up.cancel)
     run, known, recovers = await opening.begin(setup, journal, before, outside, endpoint.base_url)
     files = outside.executor, outside.files, outside.checks.decoders
     local = await in_thread(outside.open_store, setup.rundir, journal, *files)
