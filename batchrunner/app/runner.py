@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from batchrunner.account.base import Hold, Reuse
+from batchrunner.account.base import AccountSession, Hold, Reuse
 from batchrunner.account.limits import AccountBudgets
 from batchrunner.app import bucket_results, clip_checks, opening, rehearsal, settlement, webhook
 from batchrunner.app.account import joined, overview, shared_of
@@ -242,8 +242,7 @@ async def _open_run(
     anchor = stack.enter_context(Anchor(setup.rundir))
     await in_thread(bucket_results.require_bucket, setup, before, journal.files)
     account = await stack.enter_async_context(joined(setup, endpoint, journal, before, outside, bus.publish))
-    keeping_up = asyncio.get_running_loop().create_task(account.session.keep_up(outside.clock.sleep))
-    stack.callback(keeping_up.cancel)
+    _keep_up(account.session, outside, stack)
     run, known, recovers = await opening.begin(setup, journal, before, outside, endpoint.base_url)
     files = outside.executor, outside.files, outside.checks.decoders
     local = await in_thread(outside.open_store, setup.rundir, journal, *files)
@@ -317,6 +316,11 @@ def _engine(
     admission.on_overrun = announce_overrun
     records = JobRecords(known, deps, admission.ledger)
     return Engine(deps, policy, run.run_id, records, admission), records
+
+
+def _keep_up(session: AccountSession, outside: Environment, stack: AsyncExitStack) -> None:
+    """Store what the account's session has deferred. Closing `stack` ends it."""
+    stack.callback(asyncio.get_running_loop().create_task(session.keep_up(outside.clock.sleep)).cancel)
 
 
 def _post_overruns(setup: Setup, run: Run, outside: Environment, bus: EventBus, stack: AsyncExitStack) -> None:
