@@ -8,15 +8,15 @@ Rule: objects are closed in the reverse order of their creation, whatever ends t
 import asyncio
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from batchrunner.account.base import AccountSession, Hold, Reuse
+from batchrunner.account.base import Hold, Reuse
 from batchrunner.account.limits import AccountBudgets
 from batchrunner.app import bucket_results, clip_checks, opening, rehearsal, settlement, webhook
-from batchrunner.app.account import joined, overview, shared_of
+from batchrunner.app.account import Joined, joined, overview, shared_of
 from batchrunner.app.environment import Environment, real_environment
 from batchrunner.app.overrun_posts import OverrunPoster
 from batchrunner.app.price_list import refreshed
@@ -241,8 +241,7 @@ async def _open_run(
     journal, setup, before = await opening.open_journal(setup, outside, endpoint.base_url, bus, stack)
     anchor = stack.enter_context(Anchor(setup.rundir))
     await in_thread(bucket_results.require_bucket, setup, before, journal.files)
-    account = await stack.enter_async_context(joined(setup, endpoint, journal, before, outside, bus.publish))
-    _keep_up(account.session, outside, stack)
+    account = await _join(joined(setup, endpoint, journal, before, outside, bus.publish), outside.clock, stack)
     run, known, recovers = await opening.begin(setup, journal, before, outside, endpoint.base_url)
     files = outside.executor, outside.files, outside.checks.decoders
     local = await in_thread(outside.open_store, setup.rundir, journal, *files)
@@ -318,9 +317,11 @@ def _engine(
     return Engine(deps, policy, run.run_id, records, admission), records
 
 
-def _keep_up(session: AccountSession, outside: Environment, stack: AsyncExitStack) -> None:
-    """Store what the account's session has deferred. Closing `stack` ends it."""
-    stack.callback(asyncio.get_running_loop().create_task(session.keep_up(outside.clock.sleep)).cancel)
+async def _join(joining: AbstractAsyncContextManager[Joined], clock: Clock, stack: AsyncExitStack) -> Joined:
+    """Join the account, and store what its session defers. Closing `stack` ends both."""
+    account = await stack.enter_async_context(joining)
+    stack.callback(asyncio.get_running_loop().create_task(account.session.keep_up(clock.sleep)).cancel)
+    return account
 
 
 def _post_overruns(setup: Setup, run: Run, outside: Environment, bus: EventBus, stack: AsyncExitStack) -> None:
