@@ -163,6 +163,7 @@ class Index:
             status = self.path.stat()
             self._place = (status.st_dev, status.st_ino)
             self._add_missing()
+            _remove_repeated(connection)
 
     def _existing(self) -> tuple[sqlite3.Connection | None, tuple[Path, ...]]:
         """Return a connection to a sound index, or None; and the new names of broken ones. Raises UsageError."""
@@ -402,6 +403,9 @@ def viewed(state: Path) -> Iterator[sqlite3.Connection]:
             with suppress(_Broken):
                 connection = _upgraded(connection, stack)
                 require_sound(connection, path)
+                if transactions.is_repeated(connection):
+                    connection = _copied(connection, stack)
+                    _remove_repeated(connection)
                 if lines := lacking(connection, state):
                     connection.backup(copy)
                     fill(copy, lines, is_running)
@@ -417,11 +421,24 @@ def _upgraded(connection: sqlite3.Connection, stack: ExitStack) -> sqlite3.Conne
     """Return the connection; for an index of version 2 one to an upgraded copy in memory."""
     with suppress(sqlite3.Error):  # a broken one is found later
         if version_of(connection) == 2:
-            copy = stack.enter_context(closing(connect(":memory:")))
-            connection.backup(copy)
+            copy = _copied(connection, stack)
             _upgrade_2(copy)
             return copy
     return connection
+
+
+def _copied(connection: sqlite3.Connection, stack: ExitStack) -> sqlite3.Connection:
+    copy = stack.enter_context(closing(connect(":memory:")))
+    connection.backup(copy)
+    return copy
+
+
+def _remove_repeated(connection: sqlite3.Connection) -> None:
+    """Remove the rows by which an earlier version counts a generation twice. Raises sqlite3.Error."""
+    if transactions.is_repeated(connection):
+        connection.execute("BEGIN IMMEDIATE")
+        transactions.remove_repeated(connection)
+        connection.execute("COMMIT")
 
 
 @contextmanager

@@ -66,7 +66,8 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class SubmissionRow:
-    """One submission. cost: its cost in budgets. outcome: of the attempt, or ``claimed``.
+    """One submission. cost: its cost in budgets. outcome: of the attempt, or ``claimed``. A completed generation has
+    succeeded here before its clip is delivered.
 
     charge: the settled amount, from the provider's transactions. The index may know it before the journal.
     """
@@ -145,6 +146,7 @@ def submission_row(batch: BatchRow, record: Record, attempt: Attempt) -> Submiss
     if attempt.is_reused:
         return None
     spend = spend_of_attempt(attempt)
+    is_completed = attempt.completed_at is not None and attempt.outcome == "accepted"
     return SubmissionRow(
         batch.account,
         attempt.request_id,
@@ -156,7 +158,7 @@ def submission_row(batch: BatchRow, record: Record, attempt: Attempt) -> Submiss
         attempt.estimate,
         attempt.credits,
         spend.spent + spend.reserved,
-        attempt.outcome or "open",
+        "succeeded" if is_completed else attempt.outcome or "open",
         attempt.settled,
     )
 

@@ -7,7 +7,7 @@ while the event loop is busy. So many rows are written by few statements.
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
@@ -43,6 +43,12 @@ _UPDATE = {
 }
 _TABLES = {BatchRow: "batches", JobRow: "jobs", SubmissionRow: "submissions"}
 _VALUES = {row_type: attrgetter(*columns(row_type)) for row_type in _TABLES}
+_PAYMENT = "SELECT request_id, generation_id, charge FROM submissions"
+# Without statistics, SQLite would rather read all rows of the account.
+_BY_GENERATION = "INDEXED BY submissions_by_generation"
+_REPEATED = (
+    "SELECT account, generation_id FROM submissions WHERE generation_id IS NOT NULL GROUP BY 1, 2 HAVING count(*) > 1"
+)
 _ESCAPED = "\x00utf-8:"  # begins text that UTF-8 cannot encode
 
 
@@ -96,9 +102,14 @@ def owner_of(connection: sqlite3.Connection, account: str, generation_id: str) -
 
 
 def store(connection: sqlite3.Connection, jobs: Iterable[JobRow], submissions: Iterable[SubmissionRow]) -> None:
-    """Store rows. A settled charge counts instead of what a later reply quotes."""
+    """Store rows. A settled charge counts instead of what a later reply quotes.
+
+    A generation is one payment. So a row replaces the rows of other requests that have its generation: a recovered
+    journal has a new request id for a generation that the index knows.
+    """
     put(connection, "jobs", [_values(row) for row in jobs])
-    put(connection, "submissions", [_values(row) for row in _with_charges(connection, submissions)])
+    latest = {row.generation_id or ("request", row.request_id): row for row in submissions}
+    put(connection, "submissions", [_values(row) for row in _replacing(connection, list(latest.values()))])
 
 
 def store_granted(connection: sqlite3.Connection, jobs: Iterable[JobRow], submissions: Iterable[SubmissionRow]) -> None:
@@ -135,26 +146,70 @@ def copy_unsigned(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     new.execute("COMMIT")
 
 
-def _with_charges(connection: sqlite3.Connection, rows: Iterable[SubmissionRow]) -> list[SubmissionRow]:
-    """Return the rows with the charges that are settled in the index. All are of one account."""
-    stored = list(rows)
-    charges: dict[str, float] = {}
-    for start in range(0, len(stored), _MOST_ROWS):
-        some = [_storable(row.request_id) for row in stored[start : start + _MOST_ROWS]]
-        query = (
-            "SELECT request_id, charge FROM submissions WHERE account = ? AND charge IS NOT NULL "
-            f"AND request_id IN ({', '.join('?' * len(some))})"
-        )
-        charges |= dict(connection.execute(query, (stored[0].account, *some)).fetchall())
-    if not charges:
-        return stored
-    found = [(row, charges.get(_storable(row.request_id))) for row in stored]
-    return [row if charge is None else replace(row, charge=charge, cost=charge) for row, charge in found]
+def _replacing(connection: sqlite3.Connection, rows: Sequence[SubmissionRow]) -> list[SubmissionRow]:
+    """Remove the rows that these replace. Return these with the charges that are settled in the index.
+
+    All are of one account, and no two of one generation.
+    """
+    by_request: dict[str, float] = {}
+    by_generation: dict[str, float] = {}
+    replaced: list[tuple[str, str]] = []
+    for start in range(0, len(rows), _MOST_ROWS):
+        some = rows[start : start + _MOST_ROWS]
+        requests = {_storable(row.request_id) for row in some}
+        for request_id, generation_id, charge in _known(connection, some, requests):
+            if request_id not in requests:
+                replaced.append((some[0].account, request_id))
+            if charge is not None:
+                by_request[request_id] = by_generation[generation_id] = charge
+    if replaced:
+        connection.executemany("DELETE FROM submissions WHERE account = ? AND request_id = ?", replaced)
+    if not by_request:
+        return list(rows)
+    return [_with_charge(row, by_request, by_generation) for row in rows]
+
+
+def _known(connection: sqlite3.Connection, rows: Sequence[SubmissionRow], requests: Collection[str]) -> list[Any]:
+    """Return request id, generation id and charge of stored rows: settled ones, and other requests' ones."""
+    account, own = rows[0].account, ", ".join("?" * len(requests))
+    generations = [_storable(row.generation_id) for row in rows if row.generation_id is not None]
+    query = f"{_PAYMENT} WHERE account = ? AND request_id IN ({own}) AND charge IS NOT NULL"
+    values = [account, *requests]
+    if generations:
+        of_others = f"generation_id IN ({', '.join('?' * len(generations))}) AND request_id NOT IN ({own})"
+        query += f" UNION ALL {_PAYMENT} {_BY_GENERATION} WHERE account = ? AND {of_others}"
+        values += [account, *generations, *requests]
+    return connection.execute(query, values).fetchall()
+
+
+def _with_charge(
+    row: SubmissionRow, by_request: Mapping[str, float], by_generation: Mapping[str, float]
+) -> SubmissionRow:
+    charge = by_request.get(_storable(row.request_id), by_generation.get(_storable(row.generation_id)))
+    return row if charge is None else replace(row, charge=charge, cost=charge)
+
+
+def is_repeated(connection: sqlite3.Connection) -> bool:
+    """Return whether a generation has several rows, as in an index of an earlier version after ``run --recover``."""
+    return connection.execute(f"{_REPEATED} LIMIT 1").fetchone() is not None
+
+
+def remove_repeated(connection: sqlite3.Connection) -> None:
+    """Leave one row of each generation: that of the latest submission, with a job's row before one without."""
+    query = (
+        f"SELECT {_SUBMISSION} FROM submissions {_BY_GENERATION} WHERE account = ? AND generation_id = ? "
+        "ORDER BY EXISTS (SELECT 1 FROM jobs WHERE jobs.account = submissions.account "
+        "AND jobs.fingerprint = submissions.fingerprint AND jobs.batch_id = submissions.batch_id "
+        "AND jobs.request_id = submissions.request_id), at"
+    )
+    for account, generation_id in connection.execute(_REPEATED).fetchall():
+        rows = connection.execute(query, (account, generation_id)).fetchall()
+        store(connection, (), [_submission(row) for row in rows])
 
 
 def settle(connection: sqlite3.Connection, account: str, generation_id: str, charge: float) -> None:
     """Store the settled charge of a generation's submissions."""
-    query = f"SELECT {_SUBMISSION} FROM submissions WHERE account = ? AND generation_id = ?"
+    query = f"SELECT {_SUBMISSION} FROM submissions {_BY_GENERATION} WHERE account = ? AND generation_id = ?"
     rows = [_submission(row) for row in connection.execute(query, (account, _storable(generation_id))).fetchall()]
     put(connection, "submissions", [_values(replace(row, charge=charge, cost=charge)) for row in rows])
 

@@ -1,14 +1,18 @@
 """What all batches of an account have done, and the settlement of charges."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from batchrunner.account import transactions
-from batchrunner.account.index import Index, viewed
+import pytest
+
+from batchrunner.account import checksums, transactions
+from batchrunner.account.index import Index, connect, viewed
 from batchrunner.account.limits import Limits, day_of, month_of
 from batchrunner.account.summary import Summary, current_spend, first_unsettled_at, summarize
 from batchrunner.job import Move
 from batchrunner.providers.base import Charge
+from batchrunner.storage.run_directory import RunDir
 from tests.account.batches import ACCOUNT, PRICE, Process, jobs, run
 from tests.conftest import NOW
 
@@ -114,3 +118,58 @@ def test_a_later_reply_does_not_replace_a_settled_charge(tmp_path: Path) -> None
     with viewed(tmp_path / "state") as connection:
         query = "SELECT cost FROM submissions WHERE generation_id = 'gen3' AND batch_id = ?"
         assert connection.execute(query, (batch.batch_id,)).fetchone() == (7.0,)
+
+
+def repeat(connection: Any) -> None:
+    """Store a row of another request for each settled generation, as an earlier version did."""
+    names = checksums.COLUMNS["submissions"]
+    rows = connection.execute(f"SELECT {', '.join(names)} FROM submissions WHERE generation_id = 'gen0'").fetchall()
+    transactions.put(connection, "submissions", [(row[0], f"{row[1]}.early", *row[2:]) for row in rows])
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_generation_of_a_recovered_journal_counts_once(tmp_path: Path, settled: bool) -> None:
+    """The journal that is put back lacks the generation; the recovery finds it, under another request id."""
+
+    async def body() -> None:
+        wanted = jobs(2)
+        first = await Process(tmp_path / "state", tmp_path / "first", wanted).start()
+        await first.end()
+        early = RunDir(tmp_path / "first").journal.read_bytes()
+        again = await Process(tmp_path / "state", tmp_path / "first", wanted, number=2).start()
+        await again.submit(wanted[0], "gen0")
+        await again.deliver(wanted[0])
+        if settled:
+            again.session.settled([Charge("gen0", PRICE / 2, NOW)])
+        await again.end()
+        RunDir(tmp_path / "first").journal.write_bytes(early)
+        recovered = await Process(tmp_path / "state", tmp_path / "first", wanted, number=5).start()
+        await recovered.move(wanted[0], Move.BEGIN_SUBMIT, request_id="found", submitted_at=NOW, estimate=PRICE)
+        await recovered.move(wanted[0], Move.ACCEPT, generation_id="gen0", accepted_at=NOW)
+        await recovered.deliver(wanted[0])
+        await recovered.end()
+
+    run(body())
+    found = summary(tmp_path, *month_of(NOW))
+    cost = PRICE / 2 if settled else PRICE
+    assert [(row.generations, row.credits) for row in (*found.days, *found.batches, *found.models)] == [(1, cost)] * 3
+    assert (found.settled, found.estimated) == ((cost, 0.0) if settled else (0.0, cost))
+    assert found.credits == cost
+
+
+def test_an_index_with_two_rows_of_a_generation_counts_it_once(tmp_path: Path) -> None:
+    run(worked(tmp_path))
+    before = summary(tmp_path, *month_of(NOW))
+    index = Index(tmp_path / "state")
+    index.write([repeat], durable=True)
+    assert index.read(lambda connection: connection.execute("SELECT sum(cost) FROM spend_by_day").fetchone()) == (
+        before.credits + PRICE,
+    )
+    index.close()
+    assert summary(tmp_path, *month_of(NOW)) == before  # in a copy in memory
+    Index(tmp_path / "state").close()
+    with closing(connect(str(next((tmp_path / "state").glob("index-*.db"))))) as connection:
+        checksums.require_all_valid(connection)
+        query = "SELECT request_id LIKE '%.early' FROM submissions WHERE generation_id = 'gen0'"
+        assert connection.execute(query).fetchall() == [(0,)]
+        assert connection.execute("SELECT sum(cost) FROM spend_by_day").fetchone() == (before.credits,)
