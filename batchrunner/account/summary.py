@@ -9,22 +9,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchrunner.account.limits import AccountBudgets, Limits, day_of, month_of
-from batchrunner.account.rows import CLAIMED, IN_DOUBT, IN_FLIGHT, SUBMITTING
+from batchrunner.account.rows import CLAIMED, IN_DOUBT, SUBMITTING
 from batchrunner.plan.prices import overrun_in_sql
 from batchrunner.plan.settlement import REACH_S
 
-_UNBILLED = ("refused", "failed", "claimed")
-# The service bills no refused or failed submission: these cost nothing.
+# Spent is what a completed generation costs, or its settled charge. Everything else is reserved until it has ended.
+_IS_RESERVED = "charge IS NULL AND outcome NOT IN ('succeeded', 'failed', 'refused')"
+_SPENT = f"CASE WHEN NOT ({_IS_RESERVED}) THEN cost END"
+_RESERVED = f"CASE WHEN {_IS_RESERVED} THEN cost END"
+# The service bills no refused or failed submission: these cost nothing, unless it withheld a paid result.
+_IS_BILLED = f"NOT ({_IS_RESERVED}) AND (charge IS NOT NULL OR cost > 0 OR outcome = 'succeeded')"
 _UNSETTLED = "charge IS NULL AND generation_id IS NOT NULL AND (cost > 0 OR outcome = 'succeeded')"
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """A sum of submissions that have something in common. generations: accepted ones that were not billed nothing."""
+    """A sum of submissions that have something in common.
+
+    generations: ended ones that were not billed nothing. credits: their spend. reserved: for the others.
+    """
 
     name: str
     generations: int
     credits: float
+    reserved: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +53,9 @@ class Summary:
     """The account over the days from `first` to `last` (numbers of UTC days).
 
     settled, quoted, estimated: the parts of the spend that are known from the provider's transactions, from its
-    replies, and from the price table only. unsettled: completed generations whose charge is not settled. overrun: the
-    sum by which quotes and charges are above their estimates. today, month: spend of the current day and month.
+    replies, and from the price table only. reserved: for submissions that have not ended. unsettled: completed
+    generations whose charge is not settled. overrun: the sum by which quotes and charges are above their estimates.
+    current: spent and reserved on the current day and in the current month.
     """
 
     first: int
@@ -57,13 +66,17 @@ class Summary:
     settled: float
     quoted: float
     estimated: float
+    reserved: float
     unsettled: int
     overrun: float
-    today: float
-    month: float
+    current: AccountBudgets
     in_flight: Sequence[OpenJob]
     in_doubt: Sequence[OpenJob]
-    limits: Limits
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the account."""
+        return self.current.limits
 
     @property
     def credits(self) -> float:
@@ -71,10 +84,8 @@ class Summary:
         return self.settled + self.quoted + self.estimated
 
 
-def summarize(
-    connection: sqlite3.Connection, account: str, limits: Limits, days: tuple[int, int], current: tuple[float, float]
-) -> Summary:
-    """Read the summary. days: the first and the last day. current: spend today and this month."""
+def summarize(connection: sqlite3.Connection, account: str, days: tuple[int, int], current: AccountBudgets) -> Summary:
+    """Read the summary. days: the first and the last day."""
     values = {"account": account, "since": days[0] * 86_400.0, "until": (days[1] + 1) * 86_400.0}
     amounts = _amounts(connection, values)
     return Summary(
@@ -82,16 +93,10 @@ def summarize(
         days=_grouped(connection, "CAST(at / 86400 AS INTEGER)", values),
         batches=_grouped(connection, "batches.name || ' (' || batches.directory || ')'", values),
         models=_grouped(connection, "model", values),
-        settled=amounts[0],
-        quoted=amounts[1],
-        estimated=amounts[2],
-        unsettled=amounts[3],
-        overrun=amounts[4],
-        today=current[0],
-        month=current[1],
+        **amounts,
+        current=current,
         in_flight=_open(connection, account, "takes_slot = 1 AND state = 'in_flight'"),
         in_doubt=_open(connection, account, f"state IN ('{IN_DOUBT}', '{SUBMITTING}', '{CLAIMED}')"),
-        limits=limits,
     )
 
 
@@ -102,27 +107,31 @@ def first_unsettled_at(connection: sqlite3.Connection, account: str, now: float)
     return None if found is None else float(found)
 
 
-def _amounts(connection: sqlite3.Connection, values: dict[str, Any]) -> tuple[float, float, float, int, float]:
+def _amounts(connection: sqlite3.Connection, values: dict[str, Any]) -> dict[str, Any]:
+    over = overrun_in_sql("coalesce(charge, quote)", "estimate")
+    sums = {
+        "settled": "CASE WHEN charge IS NOT NULL THEN cost END",
+        "quoted": f"CASE WHEN charge IS NULL AND quote IS NOT NULL THEN {_SPENT} END",
+        "estimated": f"CASE WHEN charge IS NULL AND quote IS NULL THEN {_SPENT} END",
+        "reserved": _RESERVED,
+        "unsettled": f"CASE WHEN {_UNSETTLED} AND outcome = 'succeeded' THEN 1 END",
+        "overrun": f"CASE WHEN cost > 0 THEN {over} END",
+    }
     query = (
-        "SELECT coalesce(sum(CASE WHEN charge IS NOT NULL THEN cost END), 0.0), "
-        "coalesce(sum(CASE WHEN charge IS NULL AND quote IS NOT NULL THEN cost END), 0.0), "
-        "coalesce(sum(CASE WHEN charge IS NULL AND quote IS NULL THEN cost END), 0.0), "
-        f"count(CASE WHEN {_UNSETTLED} AND outcome = 'succeeded' THEN 1 END), "
-        f"coalesce(sum(CASE WHEN cost > 0 THEN {overrun_in_sql('coalesce(charge, quote)', 'estimate')} END), 0.0) "
+        f"SELECT {', '.join(f'coalesce(sum({text}), 0)' for text in sums.values())} "
         "FROM submissions WHERE account = :account AND at >= :since AND at < :until"
     )
-    settled, quoted, estimated, unsettled, overrun = connection.execute(query, values).fetchone()
-    return float(settled), float(quoted), float(estimated), int(unsettled), float(overrun)
+    return dict(zip(sums, connection.execute(query, values).fetchone(), strict=True))
 
 
 def _grouped(connection: sqlite3.Connection, name: str, values: dict[str, Any]) -> list[Amount]:
     query = (
-        f"SELECT {name}, count(*), sum(cost) FROM submissions JOIN batches USING (batch_id) "
-        f"WHERE submissions.account = :account AND at >= :since AND at < :until "
-        f"AND (charge IS NOT NULL OR outcome NOT IN ({', '.join(repr(item) for item in _UNBILLED)})) "
-        "GROUP BY 1 ORDER BY 1"
+        f"SELECT {name}, count(CASE WHEN {_IS_BILLED} THEN 1 END), coalesce(sum({_SPENT}), 0.0), "
+        f"coalesce(sum({_RESERVED}), 0.0) FROM submissions JOIN batches USING (batch_id) "
+        "WHERE submissions.account = :account AND at >= :since AND at < :until "
+        f"AND ({_IS_RESERVED} OR {_IS_BILLED}) GROUP BY 1 ORDER BY 1"
     )
-    return [Amount(str(group), number, float(cost)) for group, number, cost in connection.execute(query, values)]
+    return [Amount(str(group), *sums) for group, *sums in connection.execute(query, values)]
 
 
 def _open(connection: sqlite3.Connection, account: str, condition: str) -> list[OpenJob]:
@@ -134,30 +143,26 @@ def _open(connection: sqlite3.Connection, account: str, condition: str) -> list[
     return [OpenJob(*row) for row in connection.execute(query, (account,))]
 
 
-def current_spend(
-    connection: sqlite3.Connection, account: str, now: float, month: tuple[int, int]
-) -> tuple[float, float]:
-    """Return the spend of today and of the days of `month`."""
-    query = "SELECT coalesce(sum(cost), 0.0) FROM spend_by_day WHERE account = ? AND day BETWEEN ? AND ?"
-    today = connection.execute(query, (account, day_of(now), day_of(now))).fetchone()[0]
-    return float(today), float(connection.execute(query, (account, *month)).fetchone()[0])
-
-
 def budgets(connection: sqlite3.Connection, account: str, limits: Limits, now: float) -> AccountBudgets:
-    """Return the account's budgets with what is spent and reserved. Reserved: claimed, in flight or in doubt."""
+    """Return the account's budgets with what is spent and reserved; nothing is counted if there are none."""
     if limits.credits_per_day is None and limits.credits_per_month is None:
         return AccountBudgets(limits)
+    return current_spend(connection, account, limits, now)
+
+
+def current_spend(connection: sqlite3.Connection, account: str, limits: Limits, now: float) -> AccountBudgets:
+    """Return what is spent and reserved today and this month, beside the limits."""
     month = month_of(now)
-    today, this_month = current_spend(connection, account, now, month)
-    states = ", ".join(repr(state) for state in (CLAIMED, SUBMITTING, IN_FLIGHT, IN_DOUBT))
-    query = (
-        "SELECT coalesce(sum(CASE WHEN at >= ? THEN cost END), 0.0), coalesce(sum(cost), 0.0) FROM submissions "
-        f"JOIN jobs USING (account, fingerprint, batch_id, request_id) WHERE account = ? AND state IN ({states}) "
-        "AND at >= ? AND at < ?"
-    )
-    since, until = month[0] * 86_400.0, (month[1] + 1) * 86_400.0
-    values = (day_of(now) * 86_400.0, account, since, until)
-    reserved_today, reserved_month = connection.execute(query, values).fetchone()
-    return AccountBudgets(
-        limits, today - reserved_today, reserved_today, this_month - reserved_month, float(reserved_month)
-    )
+    sums = [
+        f"coalesce(sum(CASE WHEN {when} THEN {cost} END), 0.0)"
+        for when in ("CAST(at / 86400 AS INTEGER) = :today", "TRUE")
+        for cost in (_SPENT, _RESERVED)
+    ]
+    values = {
+        "account": account,
+        "today": day_of(now),
+        "since": month[0] * 86_400.0,
+        "until": (month[1] + 1) * 86_400.0,
+    }
+    query = f"SELECT {', '.join(sums)} FROM submissions WHERE account = :account AND at >= :since AND at < :until"
+    return AccountBudgets(limits, *connection.execute(query, values).fetchone())

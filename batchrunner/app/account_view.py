@@ -10,7 +10,7 @@ import re
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -78,8 +78,8 @@ def view(environment: Mapping[str, str], name: str | None, month: str | None) ->
     balance, note, charges = _from_service(environment, account, state, now)
     days = (day_of(now), day_of(now)) if month is None else _days_of(month, now)
     with index.viewed(state) as connection:
-        current = current_spend(connection, account.key, now, month_of(now))
-        summary = summarize(connection, account.key, limits, days, current)
+        current = current_spend(connection, account.key, limits, now)
+        summary = summarize(connection, account.key, days, current)
         gone = missing(connection, state, account.key)
     open_batches = {item.batch_id for item in (*summary.in_flight, *summary.in_doubt)}
     running = frozenset(batch_id for batch_id in open_batches if presence.is_running(state, batch_id))
@@ -150,8 +150,13 @@ def as_text(shown: View) -> str:
     summary = shown.summary
     balance = f"{dollars(shown.balance.credits)}" if shown.balance else f"unknown: {shown.note}"
     lines = [f"account           {printable(shown.account.shown)}", f"balance           {printable(balance)}"]
-    lines.append(f"today             {_spent(summary.today, summary.limits.credits_per_day)}")
-    lines.append(f"this month        {_spent(summary.month, summary.limits.credits_per_month)}")
+    current = summary.current
+    lines.append(
+        f"today             {_used(current.spent_today, current.reserved_today, summary.limits.credits_per_day)}"
+    )
+    lines.append(
+        f"this month        {_used(current.spent_month, current.reserved_month, summary.limits.credits_per_month)}"
+    )
     slots = f" of {summary.limits.concurrency}" if summary.limits.concurrency else ""
     lines.append(f"in flight         {len(summary.in_flight)}{slots}")
     lines += _listed(summary.in_flight, shown)
@@ -165,6 +170,8 @@ def as_text(shown: View) -> str:
     kinds = {"settled": summary.settled, "quoted": summary.quoted, "estimated": summary.estimated}
     if summary.credits:
         lines.append("  " + ", ".join(f"{dollars(amount)} {kind}" for kind, amount in kinds.items() if amount))
+    if summary.reserved:
+        lines.append(f"reserved {period} (UTC): {dollars(summary.reserved)} for submissions that have not ended")
     if summary.overrun:
         lines.append(f"  {dollars(summary.overrun)} more than was estimated")
     if summary.unsettled:
@@ -174,7 +181,7 @@ def as_text(shown: View) -> str:
             )
         )
     if summary.last > summary.first:
-        lines += _table("by day", [Amount(_day(int(row.name)), row.generations, row.credits) for row in summary.days])
+        lines += _table("by day", _dated(summary.days))
     lines += _table("by batch", summary.batches)
     lines += _table("by model", summary.models)
     return "\n".join(lines)
@@ -184,21 +191,20 @@ def as_json(shown: View) -> dict[str, Any]:
     """Return the account for scripts. Amounts in US dollars; None for unknown values."""
     summary, limits = shown.summary, shown.summary.limits
 
-    def amounts(rows: Sequence[Amount]) -> list[dict[str, Any]]:
-        return [{"name": row.name, "generations": row.generations, "usd": round(usd(row.credits), 6)} for row in rows]
-
     def jobs(rows: Sequence[OpenJob]) -> list[dict[str, Any]]:
         return [asdict(row) | {"since": rfc3339(row.since), "running": row.batch_id in shown.running} for row in rows]
 
-    days = [Amount(_day(int(row.name)), row.generations, row.credits) for row in summary.days]
+    current = summary.current
     return {
         "schema_version": 1,
         "account": shown.account.shown,
         "at": rfc3339(shown.now),
         "balance_usd": shown.balance and shown.balance.usd,
         "balance_note": shown.note or None,
-        "today_usd": round(usd(summary.today), 6),
-        "month_usd": round(usd(summary.month), 6),
+        "today_usd": _usd(current.spent_today),
+        "today_reserved_usd": _usd(current.reserved_today),
+        "month_usd": _usd(current.spent_month),
+        "month_reserved_usd": _usd(current.reserved_month),
         "limits": {
             "concurrency": limits.concurrency,
             "requests_per_second": limits.calls_per_s,
@@ -206,15 +212,16 @@ def as_json(shown: View) -> dict[str, Any]:
             "max_cost_per_month_usd": None if limits.credits_per_month is None else usd(limits.credits_per_month),
         },
         "period": {"first": _day(summary.first), "last": _day(summary.last)},
-        "spent_usd": round(usd(summary.credits), 6),
-        "settled_usd": round(usd(summary.settled), 6),
-        "quoted_usd": round(usd(summary.quoted), 6),
-        "estimated_usd": round(usd(summary.estimated), 6),
+        "spent_usd": _usd(summary.credits),
+        "settled_usd": _usd(summary.settled),
+        "quoted_usd": _usd(summary.quoted),
+        "estimated_usd": _usd(summary.estimated),
+        "reserved_usd": _usd(summary.reserved),
         "unsettled_charges": summary.unsettled,
-        "overrun_usd": round(usd(summary.overrun), 6),
-        "by_day": amounts(days),
-        "by_batch": amounts(summary.batches),
-        "by_model": amounts(summary.models),
+        "overrun_usd": _usd(summary.overrun),
+        "by_day": _amounts(_dated(summary.days)),
+        "by_batch": _amounts(summary.batches),
+        "by_model": _amounts(summary.models),
         "in_flight": jobs(summary.in_flight),
         "in_doubt": jobs(summary.in_doubt),
         "missing": [{"directory": item.line.directory, "why": item.why} for item in shown.missing],
@@ -223,15 +230,17 @@ def as_json(shown: View) -> dict[str, Any]:
 
 def as_prometheus(shown: View) -> str:
     """Return the account as a Prometheus text file."""
-    summary, limits = shown.summary, shown.summary.limits
+    summary, limits, current = shown.summary, shown.summary.limits, shown.summary.current
     label = json.dumps(printable(shown.account.shown))
     values: list[tuple[str, str, float | None]] = [
         ("in_flight", "", len(summary.in_flight)),
         ("in_doubt", "", len(summary.in_doubt)),
         ("concurrency_limit", "", limits.concurrency),
         ("balance_usd", "", shown.balance.usd if shown.balance else None),
-        ("spent_usd", ',period="day"', usd(summary.today)),
-        ("spent_usd", ',period="month"', usd(summary.month)),
+        ("spent_usd", ',period="day"', usd(current.spent_today)),
+        ("spent_usd", ',period="month"', usd(current.spent_month)),
+        ("reserved_usd", ',period="day"', usd(current.reserved_today)),
+        ("reserved_usd", ',period="month"', usd(current.reserved_month)),
         ("budget_usd", ',period="day"', None if limits.credits_per_day is None else usd(limits.credits_per_day)),
         ("budget_usd", ',period="month"', None if limits.credits_per_month is None else usd(limits.credits_per_month)),
     ]
@@ -245,10 +254,30 @@ def as_prometheus(shown: View) -> str:
     return "\n".join(lines)
 
 
-def _spent(credits_: float, limit: float | None) -> str:
+def _amounts(rows: Sequence[Amount]) -> list[dict[str, Any]]:
+    return [
+        {"name": row.name, "generations": row.generations, "usd": _usd(row.credits), "reserved_usd": _usd(row.reserved)}
+        for row in rows
+    ]
+
+
+def _usd(credits_: float) -> float:
+    return round(usd(credits_), 6)
+
+
+def _used(spent: float, reserved: float, limit: float | None) -> str:
+    """Return what is spent and reserved; a budget counts both."""
+    text = f"{dollars(spent)} spent"
+    if reserved:
+        text += f" and {dollars(reserved)} reserved"
     if limit is None:
-        return dollars(credits_)
-    return f"{dollars(credits_)} of {dollars(limit)}, {dollars(max(0.0, limit - credits_))} left"
+        return text
+    return f"{text} of {dollars(limit)}, {dollars(max(0.0, limit - spent - reserved))} left"
+
+
+def _dated(rows: Sequence[Amount]) -> list[Amount]:
+    """Return the sums of days with their dates."""
+    return [replace(row, name=_day(int(row.name))) for row in rows]
 
 
 def _listed(rows: Sequence[OpenJob], shown: View) -> list[str]:
@@ -269,7 +298,9 @@ def _table(title: str, rows: Sequence[Amount]) -> list[str]:
     if not rows:
         return []
     lines = [f"{title}:"]
-    lines += [f"  {dollars(row.credits):>10}  {row.generations:>6,}  {printable(row.name)}" for row in rows]
+    for row in rows:
+        reserved = f", {dollars(row.reserved)} reserved" if row.reserved else ""
+        lines.append(f"  {dollars(row.credits):>10}  {row.generations:>6,}  {printable(row.name)}{reserved}")
     return lines
 
 

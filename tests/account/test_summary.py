@@ -10,7 +10,9 @@ from batchrunner.account import checksums, transactions
 from batchrunner.account.index import Index, connect, viewed
 from batchrunner.account.limits import Limits, day_of, month_of
 from batchrunner.account.summary import Summary, current_spend, first_unsettled_at, summarize
+from batchrunner.errors import Problem
 from batchrunner.job import Move
+from batchrunner.plan.resume import RECHECKED
 from batchrunner.providers.base import Charge
 from batchrunner.storage.run_directory import RunDir
 from tests.account.batches import ACCOUNT, PRICE, Process, jobs, run
@@ -41,24 +43,60 @@ async def worked(folder: Path) -> None:
 
 def summary(folder: Path, first: int, last: int) -> Summary:
     with viewed(folder / "state") as connection:
-        current = current_spend(connection, ACCOUNT, NOW + DAY_S, month_of(NOW))
-        return summarize(connection, ACCOUNT, Limits(), (first, last), current)
+        current = current_spend(connection, ACCOUNT, Limits(), NOW + DAY_S)
+        return summarize(connection, ACCOUNT, (first, last), current)
 
 
 def test_spend_is_summed_by_day_batch_and_model(tmp_path: Path) -> None:
     run(worked(tmp_path))
     found = summary(tmp_path, *month_of(NOW))
-    assert [(row.name, row.credits) for row in found.days] == [
-        (str(day_of(NOW)), PRICE),
-        (str(day_of(NOW + DAY_S)), 4 * PRICE),
+    assert [(row.name, row.credits, row.reserved) for row in found.days] == [
+        (str(day_of(NOW)), PRICE, 0.0),
+        (str(day_of(NOW + DAY_S)), 2 * PRICE, 2 * PRICE),
     ]
-    assert [row.generations for row in found.batches] == [1, 3]
-    assert [row.credits for row in found.models] == [5 * PRICE]
-    assert (found.settled, found.quoted, found.estimated) == (0.0, 2 * PRICE, 3 * PRICE)
-    assert (found.today, found.month) == (4 * PRICE, 5 * PRICE)
-    assert found.credits == 5 * PRICE
+    assert [row.generations for row in found.batches] == [1, 1]
+    assert [(row.credits, row.reserved) for row in found.models] == [(3 * PRICE, 2 * PRICE)]
+    assert (found.settled, found.quoted, found.estimated) == (0.0, 2 * PRICE, PRICE)
+    assert (found.current.spent_today, found.current.reserved_today) == (2 * PRICE, 2 * PRICE)
+    assert (found.current.spent_month, found.current.reserved_month) == (3 * PRICE, 2 * PRICE)
+    assert (found.credits, found.reserved) == (3 * PRICE, 2 * PRICE)
     assert [row.generation_id for row in found.in_flight] == ["gen3"]
     assert [row.generation_id for row in found.in_doubt] == [None]
+
+
+@pytest.mark.parametrize("state", ["claimed", "submitting", "in_flight", "in_doubt", "completed", "withheld", "failed"])
+def test_spent_and_reserved_agree_with_their_tables_in_each_state(tmp_path: Path, state: str) -> None:
+    async def body() -> None:
+        process = await Process(tmp_path / "state", tmp_path / "first", jobs(1)).start()
+        [job] = process.jobs
+        await (process.claim(job) if state == "claimed" else process.submit(job, None))
+        if state == "in_doubt":
+            await process.move(job, Move.DOUBT)
+        elif state not in ("claimed", "submitting"):
+            await process.move(job, Move.ACCEPT, generation_id="gen0", accepted_at=NOW)
+        if state == "completed":  # its clip is not delivered yet
+            await process.store(process.records[job.fingerprint].with_attempt(completed_at=NOW))
+        elif state == "withheld":
+            await process.move(job, Move.FAIL, error=Problem(min(RECHECKED), "its result is not shown"))
+        elif state == "failed":
+            await process.move(job, Move.FAIL)
+        await process.session.close(None)
+        process.die()
+
+    run(body())
+    with closing(connect(str(next((tmp_path / "state").glob("index-*.db"))))) as connection:
+        current = current_spend(connection, ACCOUNT, Limits(), NOW)
+        found = summarize(connection, ACCOUNT, (day_of(NOW), day_of(NOW)), current)
+        assert connection.execute("SELECT sum(cost) FROM spend_by_day").fetchone() == (found.credits + found.reserved,)
+    spent, reserved = {"completed": (PRICE, 0.0), "withheld": (PRICE, 0.0), "failed": (0.0, 0.0)}.get(
+        state, (0.0, PRICE)
+    )
+    assert (found.credits, found.reserved) == (spent, reserved)
+    assert (found.current.spent_today, found.current.reserved_today) == (spent, reserved)
+    for table in (found.days, found.batches, found.models):
+        assert [(row.generations, row.credits, row.reserved) for row in table] == (
+            [(int(spent > 0), spent, reserved)] if spent or reserved else []
+        )
 
 
 def test_a_submission_of_a_killed_batch_is_listed_as_in_doubt(tmp_path: Path) -> None:
@@ -94,7 +132,8 @@ def test_a_settled_charge_counts_instead_of_its_quote(tmp_path: Path) -> None:
     index.write([settle], durable=True)
     index.close()
     found = summary(tmp_path, *month_of(NOW))
-    assert (found.settled, found.quoted, found.estimated) == (4.5 * PRICE, 0.0, 2 * PRICE)
+    assert (found.settled, found.quoted, found.estimated) == (4.5 * PRICE, 0.0, 0.0)
+    assert found.reserved == 2 * PRICE
     assert found.overrun == 2.5 * PRICE
     with viewed(tmp_path / "state") as connection:
         assert connection.execute("SELECT sum(cost) FROM spend_by_day").fetchone() == (6.5 * PRICE,)
@@ -163,7 +202,7 @@ def test_an_index_with_two_rows_of_a_generation_counts_it_once(tmp_path: Path) -
     index = Index(tmp_path / "state")
     index.write([repeat], durable=True)
     assert index.read(lambda connection: connection.execute("SELECT sum(cost) FROM spend_by_day").fetchone()) == (
-        before.credits + PRICE,
+        before.credits + before.reserved + PRICE,
     )
     index.close()
     assert summary(tmp_path, *month_of(NOW)) == before  # in a copy in memory
@@ -172,4 +211,6 @@ def test_an_index_with_two_rows_of_a_generation_counts_it_once(tmp_path: Path) -
         checksums.require_all_valid(connection)
         query = "SELECT request_id LIKE '%.early' FROM submissions WHERE generation_id = 'gen0'"
         assert connection.execute(query).fetchall() == [(0,)]
-        assert connection.execute("SELECT sum(cost) FROM spend_by_day").fetchone() == (before.credits,)
+        assert connection.execute("SELECT sum(cost) FROM spend_by_day").fetchone() == (
+            before.credits + before.reserved,
+        )

@@ -4,14 +4,18 @@ import asyncio
 import json
 import shutil
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batchrunner.account.limits import AccountBudgets
+from batchrunner.account.summary import Amount
 from batchrunner.app.account_directories import scan
 from batchrunner.app.account_view import answer_of, as_json, as_prometheus, as_text, view
 from batchrunner.errors import ServiceFault, UsageError
+from batchrunner.providers.base import CREDITS_PER_USD
 from tests.soak.batch import make_batch
 from tests.soak.processes import Service, call, plain_clips
 
@@ -41,6 +45,7 @@ def test_the_command_shows_balance_spend_and_budgets(ran: tuple[Path, dict[str, 
     assert shown["today_usd"] == shown["month_usd"] == shown["spent_usd"] > 0
     assert shown["limits"]["max_cost_per_day_usd"] == 20
     assert [row["generations"] for row in shown["by_batch"]] == [2]
+    assert shown["reserved_usd"] == shown["today_reserved_usd"] == shown["by_batch"][0]["reserved_usd"] == 0
     assert shown["in_flight"] == shown["in_doubt"] == []
 
 
@@ -62,6 +67,33 @@ def test_without_the_service_the_balance_is_unknown_and_the_rest_is_shown(ran: t
     assert "batchrunner_account_in_flight{account=" in metrics
     assert 'period="month"' in metrics
     assert "balance" not in metrics
+
+
+def test_spent_and_reserved_have_names_of_their_own(ran: tuple[Path, dict[str, str]]) -> None:
+    found = view({**ran[1], "AIMLAPI_KEY": ""}, None, None)
+    limits = replace(found.summary.limits, credits_per_day=6 * CREDITS_PER_USD)
+    money = {"spent_today": 1.5 * CREDITS_PER_USD, "reserved_today": 0.5 * CREDITS_PER_USD}
+    rows = [Amount("one", 3, 1.5 * CREDITS_PER_USD, 0.5 * CREDITS_PER_USD)]
+    summary = replace(
+        found.summary,
+        settled=1.5 * CREDITS_PER_USD,
+        quoted=0.0,
+        estimated=0.0,
+        reserved=0.5 * CREDITS_PER_USD,
+        batches=rows,
+        current=AccountBudgets(limits, **money),
+    )
+    shown = replace(found, summary=summary)
+    text = as_text(shown)
+    assert "today             $1.50 spent and $0.50 reserved of $6.00, $4.00 left" in text
+    assert "(UTC): $1.50\n  $1.50 settled\nreserved " in text
+    assert "(UTC): $0.50 for submissions that have not ended" in text
+    assert "       $1.50       3  one, $0.50 reserved" in text
+    as_data = as_json(shown)
+    assert (as_data["today_usd"], as_data["today_reserved_usd"]) == (1.5, 0.5)
+    assert (as_data["spent_usd"], as_data["reserved_usd"]) == (1.5, 0.5)
+    assert as_data["by_batch"] == [{"name": "one", "generations": 3, "usd": 1.5, "reserved_usd": 0.5}]
+    assert 'reserved_usd{account="' in as_prometheus(shown)
 
 
 def test_a_month_that_is_none_is_refused(ran: tuple[Path, dict[str, str]]) -> None:
