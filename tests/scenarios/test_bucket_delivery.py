@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from batchrunner.app import bucket_results
 from batchrunner.app.setup import Setup
 from batchrunner.clock import LoopClock
 from batchrunner.errors import LocalFault, NetworkFault, UsageError
 from batchrunner.journal import journal
 from batchrunner.sandbox.clips import marks
+from batchrunner.storage.objects import store
 from batchrunner.storage.objects.address import AllowedBuckets
 from batchrunner.storage.objects.store import Access
 from tests.providers.dummy import LISTING, Studio, offered
@@ -79,7 +79,7 @@ def simulate(
     async def main(loop: Loop) -> None:
         studio = Studio(LoopClock(EPOCH), Random(seed), lists=True, **rates)
         delivery = Delivery(loop, folder, studio, LISTING, Random(f"{seed} process"))
-        monkeypatch.setattr(bucket_results, "open_store", lambda *_: delivery.bucket)
+        monkeypatch.setattr(store, "open_store", lambda *_: delivery.bucket)
         async with studio.open() as delivery.url:
             await scenario(delivery)
 
