@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner.account import checksums, journals, presence, runs_log, transactions
+from batchrunner.account.older_copy import lost_work
 from batchrunner.account.rows import BatchRow
 from batchrunner.account.run_directories import find, lacking
 from batchrunner.errors import BatchrunnerError, LocalFault, UsageError
@@ -372,7 +373,7 @@ def _settle(
     directory, stored = found
     if transactions.batch_row(connection, batch.batch_id) != batch or is_running(batch.batch_id):
         return
-    if stored is None:
+    if stored is None or lost_work(connection, stored) is not None:  # an older copy shows nothing of later jobs
         transactions.doubt_unread(connection, batch)
         return
     settled = replace(batch, directory=str(directory), sequence=stored.mark.sequence, is_current=True)

@@ -13,6 +13,7 @@ from batchrunner.account.base import Clip, Hold, Reuse
 from batchrunner.account.claiming import Outside
 from batchrunner.account.limits import AccountBudgets, Limits
 from batchrunner.account.names import Account
+from batchrunner.account.older_copy import require_current
 from batchrunner.account.reuse import Decision, Unsettled, decide
 from batchrunner.account.rows import BatchRow
 from batchrunner.account.run_directories import require_found
@@ -73,6 +74,7 @@ def look_up(
     is_running = partial(presence.is_running, state)
     outside = Outside(is_running, exists)
     with index.viewed(state) as view, closing(index.connect(":memory:")) as copy:
+        require_current(view, directory, is_running, batch.batch_id)
         if records:
             require_found(view, state, account.key, batch.batch_id)
         found = survey(view, batch, records, outside)

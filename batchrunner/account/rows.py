@@ -11,6 +11,7 @@ from batchrunner.job import Attempt, Record, Result, State
 from batchrunner.plan.ledger import spend_of_attempt
 from batchrunner.plan.resume import RECHECKED
 
+UNREAD = -1  # sequence of a batch whose journal could not be read
 DOUBT_S = 1800.0  # a submission in doubt takes a slot for no longer, once no process runs its batch
 
 CLAIMED = "claimed"  # in the index, and not in the journal yet

@@ -155,8 +155,11 @@ class Session:
         self._throttle = (until, why)
         self._batcher.post([_Item()])
 
-    async def register(self, records: Sequence[Record], sequence: int) -> None:
-        """Store the batch and, unless the index has this commit of its journal, its rows. Raises LocalFault."""
+    async def register(self, records: Sequence[Record], sequence: int | None) -> None:
+        """Store the batch and, unless the index has this commit of its journal, its rows. Raises LocalFault.
+
+        sequence: of the journal. For a journal that lacks later work, that of the index, so that its rows are kept.
+        """
         await self._batcher.do([_Item(partial(self._register, records=records, sequence=sequence))])
 
     async def close(self, sequence: int | None) -> None:
@@ -259,7 +262,7 @@ class Session:
         for generation_id in filter(None, freed.values()):
             transactions.end_generation(connection, self.batch.account, generation_id)
 
-    def _register(self, connection: Any, records: Sequence[Record], sequence: int) -> None:
+    def _register(self, connection: Any, records: Sequence[Record], sequence: int | None) -> None:
         before = transactions.batch_row(connection, self.batch.batch_id)
         self.batch = replace(self.batch, sequence=None, epoch=before.epoch + 1 if before else 1, is_current=True)
         known = before is not None and before.sequence == sequence and before.is_current

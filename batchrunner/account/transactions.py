@@ -20,6 +20,7 @@ from batchrunner.account.rows import (
     DOUBT_S,
     IN_DOUBT,
     SUBMITTING,
+    UNREAD,
     BatchRow,
     JobRow,
     SubmissionRow,
@@ -285,6 +286,12 @@ def batch_rows(connection: sqlite3.Connection, account: str | None = None) -> li
     return list(map(_batch, connection.execute(f"SELECT {_BATCH} FROM batches {where} ORDER BY opened_at", values)))
 
 
+def jobs_of(connection: sqlite3.Connection, batch_id: str) -> list[JobRow]:
+    """Return the jobs of a batch."""
+    query = f"SELECT {', '.join(_COLUMNS['jobs'])} FROM jobs WHERE batch_id = ?"
+    return list(map(_job, connection.execute(query, (batch_id,))))
+
+
 def put_batch(connection: sqlite3.Connection, batch: BatchRow) -> BatchRow | None:
     """Store a batch, and return its former row. Its jobs and submissions follow it to another account."""
     before = batch_row(connection, batch.batch_id)
@@ -318,14 +325,13 @@ def import_rows(
 
 def doubt_unread(connection: sqlite3.Connection, batch: BatchRow) -> None:
     """Treat a killed batch whose journal cannot be read: jobs that it may have submitted are in doubt."""
-    query = f"SELECT {', '.join(_COLUMNS['jobs'])} FROM jobs WHERE batch_id = ? AND state IN (?, ?)"
-    rows = map(_job, connection.execute(query, (batch.batch_id, CLAIMED, SUBMITTING)).fetchall())
+    rows = [row for row in jobs_of(connection, batch.batch_id) if row.state in (CLAIMED, SUBMITTING)]
     store(
         connection,
         [replace(row, state=IN_DOUBT, takes_slot=True, slot_until=(row.submitted_at or 0.0) + DOUBT_S) for row in rows],
         (),
     )
-    put_batch(connection, replace(batch, sequence=-1, is_current=True))
+    put_batch(connection, replace(batch, sequence=UNREAD, is_current=True))
 
 
 def _values(row: BatchRow | JobRow | SubmissionRow) -> tuple[Any, ...]:

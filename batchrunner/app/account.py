@@ -13,19 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchrunner.account import config, journals, runs_log, summary, transactions
+from batchrunner.account import config, journals, older_copy, runs_log, summary, transactions
 from batchrunner.account.base import AccountSession, Hold, NoAccount, Reuse
 from batchrunner.account.folders import config_file, state_folder
 from batchrunner.account.index import Index
 from batchrunner.account.limits import NO_LIMITS, AccountBudgets, Limits, limits_for, require_no_limits
 from batchrunner.account.names import Account, account_of
+from batchrunner.account.older_copy import Lost
 from batchrunner.account.pace import SharedPace
 from batchrunner.account.presence import Presence
 from batchrunner.account.rows import BatchRow
 from batchrunner.account.run_directories import require_found
 from batchrunner.account.session import Session
 from batchrunner.app.setup import Setup
-from batchrunner.errors import BatchrunnerError, LocalFault
+from batchrunner.errors import LocalFault
 from batchrunner.events import Listener, Noticed
 from batchrunner.formatting import count_text
 from batchrunner.job import Snapshot
@@ -47,11 +48,15 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A run in its account. pace: of all calls, or None. budgets: of the account, as they were at the start."""
+    """A run in its account. pace: of all calls, or None. budgets: of the account, as they were at the start.
+
+    lost: the work of the batch that the index knows and a recovered journal lacks.
+    """
 
     session: AccountSession = field(default_factory=NoAccount)
     pace: SharedPace | None = None
     budgets: AccountBudgets = field(default_factory=AccountBudgets)
+    lost: Lost = field(default_factory=Lost)
 
 
 @contextmanager
@@ -76,7 +81,8 @@ async def joined(
 ) -> AsyncIterator[Joined]:
     """Join the account with an open journal, before its run begins. before: what the journal holds.
 
-    Raises UsageError, LocalFault.
+    A journal that lacks work of its batch that the index knows is refused, or marked as stale with --recover.
+    Raises JournalError, UsageError, LocalFault.
     """
     shared, now, warn = outside.shared, outside.clock.now, _warner(outside, listener)
     if shared is None or setup.sandbox is not None:
@@ -90,6 +96,7 @@ async def joined(
             index = await in_thread(Index, shared.state)
             stack.callback(index.close)
             _warn_of_rebuilding(index, warn, reuse=setup.settings.reuse)
+            lost = await in_thread(_lost_work, index, setup, journal, before)
             presence, batch = await in_thread(_enlist, index, account, setup, endpoint, journal, now())
         except (LocalFault, OSError) as error:
             require_no_limits(limits, account, error)
@@ -102,13 +109,14 @@ async def joined(
         stack.enter_context(presence)
         names = await in_thread(journals.file_names, setup.batch.entries)
         session = Session(index, shared.executor, batch, limits, now, names, reuse=setup.settings.reuse)
-        await session.register(list(before.records.values()) if before else [], journal.mark.sequence)
+        sequence = lost.sequence if lost else journal.mark.sequence
+        await session.register(list(before.records.values()) if before else [], sequence)
         pace = None
         if limits.calls_per_s is not None:
             pace = SharedPace(shared.state / f"pace-{_digest(account)}", limits.calls_per_s)
             stack.callback(pace.close)
         budgets = await in_thread(index.read, partial(summary.budgets, account=account.key, limits=limits, now=now()))
-        yield Joined(session, pace, budgets)
+        yield Joined(session, pace, budgets, lost or Lost())
         with suppress(LocalFault):  # the next run brings the index in line with the journal
             await session.close(journal.mark.sequence)
 
@@ -127,6 +135,20 @@ def overview(found: Mapping[str, Reuse | Hold]) -> list[str]:
     return texts
 
 
+def _lost_work(index: Index, setup: Setup, journal: Journal, before: Snapshot | None) -> Lost | None:
+    """Return what the index knows and the journal lacks. Raises JournalError unless the run recovers the journal."""
+    stored, directory = journals.Stored(journal.mark, before), setup.rundir.path.resolve()
+    batch = index.read(partial(transactions.batch_row, batch_id=journal.mark.journal_id))
+    if batch is None or older_copy.is_copy(batch, directory):
+        return None
+    lost: Lost | None = index.read(partial(older_copy.lost_work, stored=stored, is_stale=journal.is_stale))
+    if lost is not None:
+        if not setup.recover:
+            raise lost.error(setup.rundir.path)
+        journal.mark_stale(lost.sequence or 0)
+    return lost
+
+
 def _enlist(
     index: Index, account: Account, setup: Setup, endpoint: Endpoint, journal: Journal, now: float
 ) -> tuple[Presence, BatchRow]:
@@ -139,7 +161,7 @@ def _enlist(
         index.read(partial(require_found, state=index.state, account=account.key, own_id=own_id))
     directory = setup.rundir.path.resolve()
     before = index.read(partial(transactions.batch_row, batch_id=own_id))
-    if before is not None and _is_copy(before, directory):
+    if before is not None and older_copy.is_copy(before, directory):
         journal.renew_id()
     batch = BatchRow(
         journal.mark.journal_id,
@@ -153,19 +175,6 @@ def _enlist(
     line = runs_log.Line(batch.batch_id, batch.account, batch.directory, batch.name, batch.service)
     runs_log.append(index.state, [line])
     return Presence(index.state, batch.batch_id), batch
-
-
-def _is_copy(before: BatchRow, directory: Path) -> bool:
-    """Whether the batch's earlier run directory still stands, with the same journal, beside this one."""
-    earlier = Path(before.directory)
-    if earlier == directory:
-        return False
-    try:
-        mark = journals.mark_of(earlier)
-        same = earlier.exists() and earlier.samefile(directory)
-    except (BatchrunnerError, OSError):
-        return False
-    return mark is not None and mark.journal_id == before.batch_id and not same
 
 
 def _warner(outside: "Environment", listener: Listener) -> Callable[[str], None]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import replace
 
+from batchrunner.account.older_copy import Lost, adopted
 from batchrunner.app import recovery, takes
 from batchrunner.app.environment import Environment
 from batchrunner.app.setup import Setup, order_of, prices_of, run_of
@@ -61,9 +62,9 @@ def _no_problem(**_: bool) -> None:
 
 
 async def begin(
-    setup: Setup, journal: Journal, before: Snapshot | None, outside: Environment, base_url: str
+    setup: Setup, journal: Journal, before: Snapshot | None, lost: Lost, outside: Environment, base_url: str
 ) -> tuple[Run, dict[str, Record], bool]:
-    """Store the start of this run and return it.
+    """Store the start of this run and return it. lost: the work that only the account's index knows.
 
     Returns the run, each job's record by fingerprint, and whether the run recovers a lost journal. Raises UsageError
     if the journal belongs to another provider or service.
@@ -82,7 +83,7 @@ async def begin(
         )
     run = run_of(setup, service, f"{outside.rng.getrandbits(48):012x}", outside.clock.now())
     known = before.records if before else {}
-    records, changed = await outside.in_thread(_taken_up, setup, known, run, recovers)
+    records, changed = await outside.in_thread(_taken_up, setup, known, lost, run, recovers)
     if recovers or settings.retry_failed:
         changed = list(records.values())
     retakes = [replace(retake, run_id=run.run_id) for retake in setup.retakes]
@@ -94,12 +95,13 @@ async def begin(
 
 @gc_paused()
 def _taken_up(
-    setup: Setup, known: Mapping[str, Record], run: Run, recovers: bool
+    setup: Setup, known: Mapping[str, Record], lost: Lost, run: Run, recovers: bool
 ) -> tuple[dict[str, Record], list[Record]]:
     """Return each job's record at the start by fingerprint, and the new or changed ones. recovers: a lost journal."""
     entries, settings = setup.batch.entries, setup.settings
     price = prices_of(setup).estimate
     if recovers:
+        known = adopted(known, entries, lost, lambda job: price(job).credits)
         known = held_in_doubt(known, entries, run.run_id, run.started_at, lambda job: price(job).credits)
     elif settings.retry_failed:
         known = held_before_retry(known, run.run_id, run.started_at, lambda job: price(job).credits)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from batchrunner.account.base import Hold, Reuse
 from batchrunner.account.limits import AccountBudgets
-from batchrunner.app import bucket_results, clip_checks, opening, rehearsal, settlement, webhook
+from batchrunner.app import bucket_results, clip_checks, opening, rehearsal, settlement, takes, webhook
 from batchrunner.app.account import Joined, joined, overview, shared_of
 from batchrunner.app.environment import Environment, real_environment
 from batchrunner.app.overrun_posts import OverrunPoster
@@ -242,7 +242,10 @@ async def _open_run(
     anchor = stack.enter_context(Anchor(setup.rundir))
     await in_thread(bucket_results.require_bucket, setup, before, journal.files)
     account = await _join(joined(setup, endpoint, journal, before, outside, bus.publish), outside.clock, stack)
-    run, known, recovers = await opening.begin(setup, journal, before, outside, endpoint.base_url)
+    setup = takes.recovered(setup) if journal.is_stale else setup  # the account may have shown that it is
+    run, known, recovers = await opening.begin(setup, journal, before, account.lost, outside, endpoint.base_url)
+    for record in known.values() if recovers else ():
+        account.session.moved(record)
     files = outside.executor, outside.files, outside.checks.decoders
     local = await in_thread(outside.open_store, setup.rundir, journal, *files)
     bucket = bucket_results.store_of(setup, local, outside)

@@ -44,7 +44,7 @@ def recovered(setup: Setup) -> Setup:
     known = {(entry.base, entry.take) for entry in setup.batch.entries}
     lost = (item for item in _appended(setup.rundir) if item.fingerprint in firsts)
     missing = tuple(item for item in lost if (firsts[item.fingerprint], item.take) not in known)
-    return replace(_with(setup, missing), retakes=missing)
+    return replace(_with(setup, missing), retakes=(*setup.retakes, *missing))
 
 
 def append(rundir: RunDir, retakes: Sequence[Retake]) -> None:

@@ -174,6 +174,17 @@ class Journal:
         if self._witness is not None:
             self._witness.create(self._mark)
 
+    def mark_stale(self, sequence: int) -> None:
+        """Treat the journal as one that lacks commits, at least up to `sequence`. Call it before `begin`.
+
+        The witness says so from now on: until the next commit, only a recovery opens the journal. Raises LocalFault.
+        """
+        self._mark = self._mark._replace(sequence=max(sequence, self._mark.sequence + 1))
+        if self._witness is not None:
+            with reading(self._path):
+                self._witness.create(self._mark)
+        self.is_stale = True
+
     def snapshot(self) -> Snapshot | None:
         """Return the whole content, or None before the first run. Raises JournalError if the content is invalid."""
         with reading(self._path):
