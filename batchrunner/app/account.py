@@ -96,8 +96,7 @@ async def joined(
             index = await in_thread(Index, shared.state)
             stack.callback(index.close)
             _warn_of_rebuilding(index, warn, reuse=setup.settings.reuse)
-            lost = await in_thread(_lost_work, index, setup, journal, before)
-            presence, batch = await in_thread(_enlist, index, account, setup, endpoint, journal, now())
+            presence, batch, lost = await in_thread(_enlist, index, account, setup, endpoint, journal, before, now())
         except (LocalFault, OSError) as error:
             require_no_limits(limits, account, error)
             warn(
@@ -137,10 +136,7 @@ def overview(found: Mapping[str, Reuse | Hold]) -> list[str]:
 
 def _lost_work(index: Index, setup: Setup, journal: Journal, before: Snapshot | None) -> Lost | None:
     """Return what the index knows and the journal lacks. Raises JournalError unless the run recovers the journal."""
-    stored, directory = journals.Stored(journal.mark, before), setup.rundir.path.resolve()
-    batch = index.read(partial(transactions.batch_row, batch_id=journal.mark.journal_id))
-    if batch is None or older_copy.is_copy(batch, directory):
-        return None
+    stored = journals.Stored(journal.mark, before)
     lost: Lost | None = index.read(partial(older_copy.lost_work, stored=stored, is_stale=journal.is_stale))
     if lost is not None:
         if not setup.recover:
@@ -150,19 +146,28 @@ def _lost_work(index: Index, setup: Setup, journal: Journal, before: Snapshot | 
 
 
 def _enlist(
-    index: Index, account: Account, setup: Setup, endpoint: Endpoint, journal: Journal, now: float
-) -> tuple[Presence, BatchRow]:
-    """Give a copied run directory an id of its own, and list the directory.
+    index: Index,
+    account: Account,
+    setup: Setup,
+    endpoint: Endpoint,
+    journal: Journal,
+    before: Snapshot | None,
+    now: float,
+) -> tuple[Presence, BatchRow, Lost | None]:
+    """Give a copied run directory an id of its own, and list the directory. Returns also what its journal lacks.
 
-    Raises UsageError if the index had to be made again without a run directory: what was paid for there is unknown.
+    Raises JournalError if that is not recovered, UsageError if the index had to be made again without a run directory:
+    what was paid for there is unknown.
     """
     own_id = journal.mark.journal_id
     if setup.settings.reuse:
         index.read(partial(require_found, state=index.state, account=account.key, own_id=own_id))
     directory = setup.rundir.path.resolve()
-    before = index.read(partial(transactions.batch_row, batch_id=own_id))
-    if before is not None and older_copy.is_copy(before, directory):
+    listed, lost = index.read(partial(transactions.batch_row, batch_id=own_id)), None
+    if listed is not None and older_copy.is_copy(listed, directory):
         journal.renew_id()
+    elif listed is not None:
+        lost = _lost_work(index, setup, journal, before)
     batch = BatchRow(
         journal.mark.journal_id,
         account.key,
@@ -174,7 +179,7 @@ def _enlist(
     )
     line = runs_log.Line(batch.batch_id, batch.account, batch.directory, batch.name, batch.service)
     runs_log.append(index.state, [line])
-    return Presence(index.state, batch.batch_id), batch
+    return Presence(index.state, batch.batch_id), batch, lost
 
 
 def _warner(outside: "Environment", listener: Listener) -> Callable[[str], None]:

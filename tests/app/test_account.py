@@ -1,6 +1,8 @@
 """What a plan and a start say of other batches of the account."""
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from batchrunner.account.names import account_of
 from batchrunner.app.account import overview
 from batchrunner.app.setup import Setup, plan_batch, prices_of
 from batchrunner.clock import wall_time
-from batchrunner.errors import Problem, UsageError
+from batchrunner.errors import ExitStatus, JournalError, Problem, UsageError
 from batchrunner.job import Entry, Job
 from batchrunner.manifest import Batch
 from batchrunner.plan.prices import dollars, usd
@@ -84,6 +86,34 @@ def test_a_plan_with_reuse_off_submits_everything(tmp_path: Path) -> None:
     run(body())
     assert [action for action, _ in planned(tmp_path, wanted, reuse="off").values()] == ["new"]
     assert [action for action, _ in planned(tmp_path, wanted).values()] == ["reuse"]
+
+
+@pytest.mark.parametrize("reuse", ["on", "off"])
+def test_a_plan_refuses_an_older_copy_and_changes_nothing(tmp_path: Path, reuse: str) -> None:
+    """The run directory and its witness are as before the last job was submitted."""
+    wanted, place, copy = jobs(3), tmp_path / "second", tmp_path / "copy"
+
+    async def body() -> None:
+        first = await Process(tmp_path / "state", place, wanted).start()
+        await first.submit(wanted[0], "gen0")
+        await first.end()
+        shutil.copytree(place, copy)
+        again = await Process(tmp_path / "state", place, wanted, number=2).start()
+        await again.submit(wanted[1], "gen1")
+        await again.end()
+
+    run(body())
+    setup = setup_of(tmp_path, wanted, {"reuse": reuse, "provider": "sandbox"})
+    plan_batch(setup)
+    plan_batch(replace(setup, rundir=RunDir(copy)))  # beside the batch, a copy is another batch
+    shutil.rmtree(place)
+    copy.rename(place)
+    before = files(tmp_path)
+    with pytest.raises(JournalError, match="lacks the last 3 commits and submissions of 1 job") as refused:
+        plan_batch(setup)
+    assert refused.value.exit_status == ExitStatus.USAGE
+    assert "--recover" in refused.value.hint
+    assert files(tmp_path) == before
 
 
 def test_a_start_says_where_the_other_batch_is() -> None:

@@ -126,7 +126,14 @@ class AccountWorld:
         return self.places.setdefault(name, self.folder / name)
 
     def start(
-        self, name: str, entries: tuple[Entry, ...], *, die_at: int = 0, shard: Shard | None = None, **flags: object
+        self,
+        name: str,
+        entries: tuple[Entry, ...],
+        *,
+        die_at: int = 0,
+        shard: Shard | None = None,
+        recover: bool = False,
+        **flags: object,
     ) -> Process:
         """Start a process that runs the batch in its run directory, or a shard of it in that of the shard."""
         number = next(self.numbers)
@@ -140,7 +147,7 @@ class AccountWorld:
         outside = replace(outside, connect=self._connect)
         batch = Batch(name, self.folder / f"{name}.yaml", "0" * 64, {}, entries, ())
         settings = resolve({"concurrency": 4, "assume_length": "3750ms", **flags}, {}, {})
-        setup = Setup(batch, settings, RunDir(self.place(name)))
+        setup = Setup(batch, settings, RunDir(self.place(name)), recover=recover)
         if shard is not None:
             batch = replace(batch, entries=split(entries, shard)[0])
             folder = RunDir(self.place(name) / shard.folder)

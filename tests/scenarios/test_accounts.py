@@ -267,6 +267,92 @@ def test_a_throttled_account_is_throttled_for_all_batches(tmp_path: Path) -> Non
     play(tmp_path, story, concurrency_limit=1)
 
 
+def backup(world: AccountWorld, name: str) -> Path:
+    return Path(shutil.copytree(world.place(name), world.folder / "backup", symlinks=True))
+
+
+def restore(world: AccountWorld, name: str) -> None:
+    shutil.rmtree(world.place(name))
+    (world.folder / "backup").rename(world.place(name))
+
+
+@pytest.mark.parametrize("logs", [True, False])
+@pytest.mark.parametrize("killed", [True, False])
+def test_an_older_copy_of_a_run_directory_is_refused_and_recovered_with_nothing_paid_twice(
+    tmp_path: Path, killed: bool, logs: bool
+) -> None:
+    async def story(world: AccountWorld) -> None:
+        named = entries("a", "b", "c", "d", "e")
+        assert await world.run("first", named, max_generations=2) == 3
+        backup(world, "first")
+        process = world.start("first", named, concurrency=2)
+        if killed:
+            await asyncio.sleep(1.5 * DURATION_S)
+            process.die()
+        await process.ended()
+        accepted = len(world.accepted())
+        assert accepted > 2
+        restore(world, "first")
+        for reuse in ("on", "off"):
+            refused = world.start("first", named, reuse=reuse)
+            assert await refused.ended() is None
+            assert "is an old copy: it lacks" in str(refused.events[-1])
+        assert len(world.accepted()) == accepted
+        await world.run("first", named, recover=True)
+        assert not world.paid_twice()
+        assert list(world.states("first").values()).count("succeeded") == accepted, "all paid generations are adopted"
+        await world.run("first", named)
+        assert not world.paid_twice()
+
+    play(tmp_path, story, logs=logs)
+
+
+def test_a_recovery_that_dies_at_any_moment_pays_for_nothing_twice(tmp_path: Path) -> None:
+    async def story(world: AccountWorld) -> None:
+        named = entries("a", "b", "c")
+        await world.run("first", named, max_generations=1)
+        backup(world, "first")
+        await world.run("first", named)
+        restore(world, "first")
+        for die_at in range(1, 60, 3):
+            await world.run("first", named, recover=True, die_at=die_at)
+            await world.run("first", named, die_at=8)
+            assert len(world.accepted()) == 3, f"died at {die_at}"
+        await world.run("first", named, recover=True)
+        await world.run("first", named)
+        assert len(world.accepted()) == 3
+
+    play(tmp_path, story)
+
+
+def test_an_older_copy_of_a_killed_batch_hides_nothing_from_another_batch(tmp_path: Path) -> None:
+    async def story(world: AccountWorld) -> None:
+        named = entries("a", "b", "c")
+        await world.run("first", named, max_generations=1)
+        backup(world, "first")
+        process = world.start("first", named)
+        await asyncio.sleep(0.5 * DURATION_S)
+        process.die()
+        await process.ended()
+        restore(world, "first")
+        assert await world.run("second", named) == 0
+        assert len(world.accepted()) == 3
+
+    play(tmp_path, story)
+
+
+def test_a_copy_beside_the_run_directory_is_a_batch_of_its_own(tmp_path: Path) -> None:
+    async def story(world: AccountWorld) -> None:
+        named = entries("a", "b", "c")
+        await world.run("first", named, max_generations=1)
+        world.places["second"] = backup(world, "first")
+        await world.run("first", named)
+        assert await world.run("second", named) == 0
+        assert len(world.accepted()) == 3
+
+    play(tmp_path, story)
+
+
 def test_an_unusable_state_folder_is_one_warning(tmp_path: Path) -> None:
     async def story(world: AccountWorld) -> None:
         world.state.write_text("not a folder")

@@ -95,8 +95,9 @@ def test_shards_are_delivered_the_clips_of_an_earlier_run_of_the_whole_batch(tmp
 
 def test_the_budget_of_the_whole_batch_holds_over_its_shards(tmp_path: Path) -> None:
     async def story(world: AccountWorld) -> None:
-        figures = {"concurrency": 4, "max_credits": 9 * PRICE}
-        runs = [world.start("batch", entries(*NAMES), shard=shard, **figures) for shard in SHARDS]
+        runs = [
+            world.start("batch", entries(*NAMES), shard=shard, concurrency=4, max_credits=9 * PRICE) for shard in SHARDS
+        ]
         assert {await run.ended() for run in runs} <= {0, 3}
         assert len(world.accepted()) == 8, "two in each shard: a part of a price pays for nothing"
         report = merged(world)
