@@ -32,9 +32,9 @@ class Lost:
 
     def error(self, directory: Path) -> JournalError:
         """Return the error that refuses the journal of a run directory."""
-        parts = [f"the last {count_text(self.commits, 'commit')}"] * bool(self.commits)
-        parts += [f"submissions of {count_text(len(self.jobs), 'job')}"] * bool(self.jobs)
-        lacks = f"it lacks {' and '.join(parts)} that the account's index records"
+        missing = [f"the last {count_text(self.commits, 'commit')}"] * bool(self.commits)
+        missing += [f"submissions of {count_text(len(self.jobs), 'job')}"] * bool(self.jobs)
+        lacks = f"it lacks {' and '.join(missing)} that the account's index records"
         return JournalError(f"{RunDir(directory).journal} is an old copy: {lacks}", STALE_HINT)
 
 

@@ -110,14 +110,19 @@ async def joined(
         session = Session(index, shared.executor, batch, limits, now, names, reuse=setup.settings.reuse)
         sequence = lost.sequence if lost else journal.mark.sequence
         await session.register(list(before.records.values()) if before else [], sequence)
-        pace = None
-        if limits.calls_per_s is not None:
-            pace = SharedPace(shared.state / f"pace-{_digest(account)}", limits.calls_per_s)
-            stack.callback(pace.close)
+        pace = _shared_pace(shared.state, account, limits, stack)
         budgets = await in_thread(index.read, partial(summary.budgets, account=account.key, limits=limits, now=now()))
         yield Joined(session, pace, budgets, lost or Lost())
         with suppress(LocalFault):  # the next run brings the index in line with the journal
             await session.close(journal.mark.sequence)
+
+
+def _shared_pace(state: Path, account: Account, limits: Limits, stack: AsyncExitStack) -> SharedPace | None:
+    if limits.calls_per_s is None:
+        return None
+    pace = SharedPace(state / f"pace-{_digest(account)}", limits.calls_per_s)
+    stack.callback(pace.close)
+    return pace
 
 
 def overview(found: Mapping[str, Reuse | Hold]) -> list[str]:

@@ -35,7 +35,7 @@ from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.ports import Clips, Dependencies, ReadyInputs
 from batchrunner.errors import ExitStatus
 from batchrunner.events import Alive, EventBus, JobMoved, Listener, Noticed, Overrun, RunStarted
-from batchrunner.job import Record, Run, State, count_states
+from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies, Proxy, read_proxies
@@ -242,10 +242,7 @@ async def _open_run(
     anchor = stack.enter_context(Anchor(setup.rundir))
     await in_thread(bucket_results.require_bucket, setup, before, journal.files)
     account = await _join(joined(setup, endpoint, journal, before, outside, bus.publish), outside.clock, stack)
-    setup = takes.recovered(setup) if journal.is_stale else setup  # the account may have shown that it is
-    run, known, recovers = await opening.begin(setup, journal, before, account.lost, outside, endpoint.base_url)
-    for record in known.values() if recovers else ():
-        account.session.moved(record)
+    setup, run, known, recovers = await _begin(setup, endpoint, journal, before, outside, account)
     files = outside.executor, outside.files, outside.checks.decoders
     local = await in_thread(outside.open_store, setup.rundir, journal, *files)
     bucket = bucket_results.store_of(setup, local, outside)
@@ -281,6 +278,22 @@ async def _open_run(
     notices = setup.notices + unmatched_notices(before.records.values() if before else (), setup.settings.retry_failed)
     begun = (setup, run, known, recovers, notices, ids, admission, anchor, journal, bucket or local)
     return _OpenRun(*begun, bucket, disk_space, deps, account.budgets)
+
+
+async def _begin(
+    setup: Setup, endpoint: Endpoint, journal: Journal, before: Snapshot | None, outside: Environment, account: Joined
+) -> tuple[Setup, Run, dict[str, Record], bool]:
+    """Store the start of the run, also in the account if it recovers a journal. See `opening.begin`.
+
+    Returns also the setup with the takes that a stale journal has lost: the account may have shown that it is stale.
+    """
+    if journal.is_stale:
+        setup = takes.recovered(setup)
+    run, known, recovers = await opening.begin(setup, journal, before, account.lost, outside, endpoint.base_url)
+    if recovers:
+        for record in known.values():
+            account.session.moved(record)
+    return setup, run, known, recovers
 
 
 async def _known_elsewhere(deps: Dependencies, records: JobRecords, order: Sequence[str]) -> Mapping[str, Reuse | Hold]:

@@ -180,10 +180,10 @@ class Journal:
         The witness says so from now on: until the next commit, only a recovery opens the journal. Raises LocalFault.
         """
         self._mark = self._mark._replace(sequence=max(sequence, self._mark.sequence + 1))
+        self.is_stale = True  # whether or not the witness can be written
         if self._witness is not None:
             with reading(self._path):
                 self._witness.create(self._mark)
-        self.is_stale = True
 
     def snapshot(self) -> Snapshot | None:
         """Return the whole content, or None before the first run. Raises JournalError if the content is invalid."""
