@@ -16,6 +16,7 @@ from batchrunner.formatting import shell_line, shell_path
 from batchrunner.plan.endings import Ending, Next, Retry, ending_of, retry_of
 from batchrunner.plan.resume import RECHECKED
 from batchrunner.plan.selection import NOT_SELECTED
+from batchrunner.report.rows import left_by_stop
 
 _WORDINGS = 4  # different messages shown of one cause
 _ORDER = ("failed", "in_doubt", "in_flight", "pending")
@@ -97,6 +98,7 @@ class CauseGroups:
 
     def __init__(self, report: dict[str, Any]) -> None:
         self._report = report
+        self._sources: list[dict[str, Any]] = report.get("sources") or [report]
         self._groups: dict[tuple[str, str, int], _Group] = {}
         self._sizes: Mapping[str, int] = report.get("group_sizes", {})
 
@@ -105,14 +107,27 @@ class CauseGroups:
         error = job["error"]
         if error is not None:
             source = job["source"] if "sources" in self._report else 0  # each run directory has commands of its own
+            error = _error(self._sources[source], job["state"], error)
             group = self._groups.setdefault((job["state"], error["kind"], source), _Group(error["fault"]))
             group.take(job, error, self._sizes.get(job["id"], 1))
 
     def causes(self) -> list[Cause]:
         """Return the causes: failed jobs first, then by the number of jobs."""
         ranked = sorted(self._groups.items(), key=lambda group: (_ORDER.index(group[0][0]), -group[1].jobs))
-        reports: list[dict[str, Any]] = self._report.get("sources") or [self._report]
-        return [_cause(reports[source], state, kind, group) for (state, kind, source), group in ranked]
+        return [_cause(self._sources[source], state, kind, group) for (state, kind, source), group in ranked]
+
+
+def _error(report: Mapping[str, Any], state: str, error: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the error of a job by which it is grouped.
+
+    The job whose submission stopped the run has an error of its own. Its cause is that of the other jobs that are left.
+    """
+    stopped, message = report.get("stopped") or "", error["message"]
+    is_cause = bool(message) and (stopped in message or stopped.endswith(message))
+    if not stopped or not is_cause or state not in ("pending", "in_flight"):
+        return error
+    left = left_by_stop(state, stopped, report.get("stop_kind") or "")
+    return {"kind": left.kind, "message": left.message, "hint": error["hint"], "fault": left.fault}
 
 
 def causes(report: dict[str, Any]) -> list[Cause]:

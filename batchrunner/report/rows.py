@@ -350,13 +350,19 @@ def _error(row: Row) -> dict[str, Any] | None:
     elif run.finished_at is None:
         usual = _WHY_OPEN.get(state, usual)
     elif run.stopped and state in ("pending", "in_flight"):
-        advice = ending_of(run.stop_kind).advice if run.stop_kind else ""
-        usual = Problem(usual.kind, f"{usual.message}: {run.stopped}", advice or usual.hint)
+        usual = left_by_stop(state, run.stopped, run.stop_kind)
     error = row.record.error or usual
     hint = error.hint or usual.hint
     if state == "in_doubt" and "--in-doubt" not in hint:
         hint = f"{hint.rstrip()} {_RESOLVE_DOUBT}"
     return _problem(Problem(error.kind, error.message or usual.message, hint, error.fault))
+
+
+def left_by_stop(state: str, stopped: str, kind: str) -> Problem:
+    """Return the problem of a job that is pending or in flight because the run stopped. kind: of the stop, or ""."""
+    usual = _WHY[state]
+    advice = ending_of(kind).advice if kind else ""
+    return Problem(usual.kind, f"{usual.message}: {stopped}", advice or usual.hint)
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

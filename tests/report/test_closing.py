@@ -12,6 +12,7 @@ from batchrunner.errors import Problem
 from batchrunner.formatting import ASCII_MARKS, UNICODE_MARKS, Marks
 from batchrunner.job import Run, State
 from batchrunner.report.closing import closing, status_text, summed_up
+from batchrunner.report.failure_groups import causes
 from tests.report.test_marks import clip
 from tests.report.test_report import ALL, RUN, attempt, built, record, snapshot
 
@@ -60,6 +61,18 @@ def test_after_a_stop_the_numbers_of_the_causes_add_up() -> None:
     assert "· 16 not submitted  because the run stopped" in lines
     assert "· 1 not submitted   no route" in lines
     assert "» 1 in flight       because the run stopped" in lines
+
+
+@pytest.mark.parametrize("prefix", ["", "5 submissions in a row ended in doubt: "])
+def test_the_job_that_stopped_the_run_is_counted_with_those_that_it_left(prefix: str) -> None:
+    cause = Problem("forbidden", "the key may not generate", "Ask the owner.", "account")
+    waiting = [record(str(number), State.PENDING) for number in range(16)]
+    run = replace(STOPPED, stopped=prefix + cause.message, stop_kind="forbidden")
+    found = report(*waiting, record("x", State.PENDING, error=cause), run=run)
+    lines = text(found).splitlines()
+    assert [line for line in lines if line.startswith("·")] == ["· 17 not submitted  because the run stopped"]
+    [group] = causes(found)
+    assert (group.kind, group.jobs, len(group.messages)) == ("not_submitted", 17, 1)
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, None])
