@@ -123,7 +123,7 @@ def _error(report: Mapping[str, Any], state: str, error: Mapping[str, Any]) -> M
     The job whose submission stopped the run has an error of its own. Its cause is that of the other jobs that are left.
     """
     stopped, message = report.get("stopped") or "", error["message"]
-    is_cause = bool(message) and (stopped in message or stopped.endswith(message))
+    is_cause = bool(message) and (stopped in message or message in stopped)
     if not stopped or not is_cause or state not in ("pending", "in_flight"):
         return error
     left = left_by_stop(state, stopped, report.get("stop_kind") or "")
