@@ -73,6 +73,15 @@ def _is_encodable(argument: str) -> bool:
     return True
 
 
+def is_utf8(name: str) -> bool:
+    """Return whether a name has no lone surrogates, which stand for the bytes of a file name that are not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeError:
+        return False
+    return True
+
+
 def shell_path(path: str) -> str:
     """Return `path` so that no program reads it as an option: a name that begins with ``-`` gets ``./``."""
     return f"./{path}" if path.startswith("-") else path

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
+from batchrunner.formatting import is_utf8, shell_quoted
 from batchrunner.job import Media
 from batchrunner.manifest import web_pages
 from batchrunner.manifest.trace import Content
@@ -125,6 +126,8 @@ class Inputs:
         return self._local(text, kind)
 
     def _local(self, text: str, kind: Kind) -> Media:
+        if not is_utf8(text):
+            raise MediaProblem(f"the path {shell_quoted(text)} is not valid UTF-8", "rename the file")
         if _CONTROL.search(text):
             hint = _ESCAPED if _YAML_ESCAPES.search(text) else "rename the file"
             raise MediaProblem(f"the path {text!a} contains control characters", hint)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchrunner.errors import UsageError
-from batchrunner.formatting import count_text, length_text, printable, shell_path, shell_quoted
+from batchrunner.formatting import count_text, is_utf8, length_text, printable, shell_path, shell_quoted
 from batchrunner.job import Media
 from batchrunner.manifest.ids import stem
 from batchrunner.manifest.safe_names import cleaned, folded
@@ -56,7 +56,9 @@ def scan(folder: Path, base: Path) -> Found:
         shown = os.path.relpath(path, base).replace(os.sep, "/")
         kind = _ENDINGS.get(path.suffix.lower()) or _FOREIGN[path.suffix.lower()]
         if not shown.isprintable():
-            left_out.append(f"{printable(shown)}: its name contains control characters")
+            is_text = is_utf8(shown)
+            why = "contains control characters" if is_text else "is not valid UTF-8"
+            left_out.append(f"{printable(shown) if is_text else shell_quoted(shown)}: its name {why}")
             continue
         try:
             media = probe(path, kind, shown)

@@ -1,5 +1,6 @@
 """Matrix rows, exclusions, patterns, priorities, file names, and stable ids."""
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,13 @@ def test_an_exclusion_matches_defaults_and_patterns(tmp_path: Path) -> None:
     assert [entry.job.inputs["image"].source for entry in loaded(tmp_path, manifest).entries] == ["a.jpg", "a.jpg"]
     manifest["matrix"][0]["exclude"] = [{"video": VIDEO, "resolution": "480p", "shift": 4, "image": "a.jpg"}]
     assert len(loaded(tmp_path, manifest).entries) == 5  # 480p by the documented default
+
+
+def test_a_matched_name_that_is_not_utf_8_is_shown_by_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xff.jpg")).write_bytes((MEDIA / "hopper.jpg").read_bytes())
+    manifest: dict[str, Any] = {"defaults": {"video": VIDEO}, "matrix": [{"image": "*.jpg"}]}
+    [found] = refused(tmp_path, manifest)
+    assert found.message == r"the path $'a\xff.jpg' is not valid UTF-8"
 
 
 def test_exclusions_that_match_nothing_or_everything(tmp_path: Path) -> None:

@@ -115,6 +115,16 @@ def test_names_with_control_characters_are_left_out(here: Path) -> None:
     assert "\x1b" not in result.output
 
 
+def test_a_name_that_is_not_utf_8_is_left_out_and_shown_by_its_bytes(here: Path) -> None:
+    put("bunny.mp4", "bunny.mp4")
+    put("hero.jpg", "hopper.jpg")
+    put(os.fsdecode(b"a\xff.jpg"), "astronaut.jpg")
+    result = init()
+    assert len(entries()) == 1
+    assert r"$'a\xff.jpg': its name is not valid UTF-8" in result.output
+    assert "udcff" not in result.output
+
+
 def test_existing_files_are_not_overwritten_without_force(here: Path) -> None:
     put("bunny.mp4", "bunny.mp4")
     put("hero.jpg", "hopper.jpg")
