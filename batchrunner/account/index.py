@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from batchrunner.account import checksums, journals, presence, runs_log, transactions
+from batchrunner.account.index_errors import mapped
 from batchrunner.account.older_copy import lost_work
 from batchrunner.account.rows import BatchRow
 from batchrunner.account.run_directories import find, lacking
-from batchrunner.errors import BatchrunnerError, LocalFault, UsageError
+from batchrunner.errors import BatchrunnerError, UsageError
 from batchrunner.journal.rows import RowDamaged
-from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
 
 _PATTERN = "index-*.db"
@@ -34,7 +34,6 @@ _BUSY_S = 30.0
 _CACHE_KIB = 16 * 1024  # at most; claims are at random pages of the index
 _STATEMENTS = 512  # kept compiled: a statement for each number of rows
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
-_HINT = "Run again: if needed, the index is rebuilt from the run directories."
 
 Connect = Callable[[str], sqlite3.Connection]
 Transaction = Callable[[sqlite3.Connection], Any]
@@ -85,7 +84,7 @@ class Index:
         self.rebuilt: Rebuilt | None = None
         self._connect = connection
         self._is_durable: bool | None = None
-        with _mapped(self.state):
+        with mapped(self.state):
             self._open()
 
     def close(self) -> None:
@@ -96,7 +95,7 @@ class Index:
     def reopen(self) -> None:
         """Open the file that stands there now, after `Replaced`. Raises LocalFault, UsageError."""
         self.close()
-        with _mapped(self.state):
+        with mapped(self.state):
             self._open()
 
     def write(self, work: Sequence[Transaction], *, durable: bool) -> list[Any]:
@@ -104,7 +103,7 @@ class Index:
 
         A commit that is not durable survives a kill and may be lost in a power cut. Raises Replaced, LocalFault.
         """
-        with _mapped(self.path):
+        with mapped(self.path):
             self._require_place()
             if durable is not self._is_durable:
                 self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
@@ -123,7 +122,7 @@ class Index:
 
     def read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Return the result of `work`, which reads one consistent state. Raises LocalFault."""
-        with _mapped(self.path):
+        with mapped(self.path):
             self._connection.execute("BEGIN")
             try:
                 return work(self._connection)
@@ -395,7 +394,7 @@ def viewed(state: Path) -> Iterator[sqlite3.Connection]:
     def is_running(batch_id: str) -> bool:
         return presence.is_running(state, batch_id)
 
-    with _mapped(state), ExitStack() as stack:
+    with mapped(state), ExitStack() as stack:
         copy = stack.enter_context(closing(connect(":memory:")))
         for path in state.glob(_PATTERN):
             at_rest = not path.with_name(f"{path.name}-wal").exists()
@@ -471,18 +470,3 @@ def _is_broken(error: sqlite3.Error) -> bool:
     if code is None:  # of Python's own: text that is not UTF-8
         return isinstance(error, sqlite3.OperationalError)
     return code & 0xFF in _BROKEN or code == sqlite3.SQLITE_IOERR_SHORT_READ
-
-
-@contextmanager
-def _mapped(path: Path) -> Iterator[None]:
-    """Map errors of SQLite and of the system to LocalFault."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        is_full = int(getattr(error, "sqlite_errorcode", 0)) & 0xFF == sqlite3.SQLITE_FULL
-        kind = "disk_full" if is_full else "account_index"
-        raise LocalFault(kind, f"the account's index {path} could not be used: {error}", _HINT) from error
-    except RowDamaged as error:
-        raise LocalFault("account_index", f"the account's index {path} is damaged: {error}", _HINT) from error
-    except OSError as error:
-        raise durable_files.fault(error, f"the account's index {path} could not be used") from error

@@ -64,6 +64,7 @@ def _person(advice: str, next_: Next = Next.STOPS) -> Ending:
 
 _NEXT_WINDOW = "The next scheduled run continues. To continue now, give another --deadline."
 _DISK = "Free space on the disk of the run directory, then run the same command again."
+_STATE_DISK = "Free space on the disk of the state folder, which the reason names, then run the same command again."
 LEASE_LOST = "lease_lost"
 _SERVICE = "Wait until the service answers again, then run the same command again."
 
@@ -102,6 +103,7 @@ ENDINGS: Mapping[str, Ending] = {
         "them, at no charge."
     ),
     "disk_full": _person(_DISK),
+    "state_disk_full": _person(_STATE_DISK),
     "disk_error": _person("Check the disk of the run directory, then run the same command again."),
     "inodes": _person("Remove files from the disk of the run directory, then run the same command again."),
     "file_limit": _person("Raise the limit of file sizes (ulimit -f), then run the same command again."),

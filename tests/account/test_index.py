@@ -1,5 +1,6 @@
 """The index as a file: made again from run directories, read without writing, and crashes at every statement."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -19,8 +20,9 @@ from batchrunner.account.base import Granted, Hold, Reuse, Wait
 from batchrunner.account.index import VERSION, Index, connect, viewed
 from batchrunner.account.limits import Limits
 from batchrunner.account.rows import JobRow
-from batchrunner.errors import LocalFault, UsageError
+from batchrunner.errors import ExitStatus, LocalFault, UsageError
 from batchrunner.job import Job, Move
+from batchrunner.plan.endings import stop_for
 from tests.account.batches import ACCOUNT, PRICE, Process, jobs, run
 from tests.conftest import ROOT
 from tests.scenarios.__main__ import shared_memory
@@ -198,6 +200,30 @@ def test_a_folder_that_cannot_be_written_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(LocalFault):
         Index(tmp_path / "state")
+
+
+def test_a_full_disk_of_the_state_folder_is_named(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    index = Index(state)
+
+    def fill(connection: sqlite3.Connection) -> None:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")  # the same error as that of a full disk
+        for number in range(2_000):
+            transactions.end_generation(connection, ACCOUNT, f"gen{number}")
+
+    def no_space(_: sqlite3.Connection) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for work in (fill, no_space):
+        with pytest.raises(LocalFault, match=f"the disk of the state folder {state} is full") as caught:
+            index.write([work], durable=True)
+        reason = stop_for(caught.value)
+        assert "disk of the state folder" in reason.ending.advice
+        assert "run directory" not in reason.ending.advice
+        assert reason.ending.status is ExitStatus.NEEDS_ACTION
+        assert str(state) in caught.value.hint
+    index.close()
 
 
 def test_sums_of_days_follow_every_change_of_a_submission(tmp_path: Path) -> None:
