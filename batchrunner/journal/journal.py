@@ -150,9 +150,10 @@ class Journal:
         if self._is_tight:
             ballast.reserve(self._ballast)  # for the next start: the log gave its space back
 
-    def _put_mark(self, *, is_open: bool) -> None:
-        """Store whether the journal is open. This does not count as a commit."""
+    def _put_mark(self, *, is_open: bool, journal_id: str = "") -> None:
+        """Store whether the journal is open, and a new id. This does not count as a commit."""
         mark, _ = reader.mark(self._connection)
+        mark = mark._replace(journal_id=journal_id or mark.journal_id)
         for statement, values in in_few([(PUT_MARK, rows.mark_row(*mark, is_open=is_open))]):
             self._connection.execute(statement, values)
 
@@ -170,7 +171,7 @@ class Journal:
             self._witness.remove()
         self._mark = Mark(os.urandom(16).hex(), self._mark.sequence)
         with reading(self._path):
-            self._put_mark(is_open=True)
+            self._put_mark(is_open=True, journal_id=self._mark.journal_id)
         if self._witness is not None:
             self._witness.create(self._mark)
 

@@ -11,7 +11,8 @@ import pytest
 
 from batchrunner.errors import JournalError, LocalFault
 from batchrunner.job import State
-from batchrunner.journal.journal import Journal, read, require_current
+from batchrunner.journal import reader
+from batchrunner.journal.journal import Journal, read, require_current, view
 from batchrunner.journal.witness import Mark, Witness
 from batchrunner.storage.durable_files import Disk
 from tests.conftest import Inline, make_job, make_record
@@ -110,6 +111,20 @@ def test_each_commit_updates_the_witness_before_the_save_returns(path: Path) -> 
     journal.close()
     again = opened(path)
     assert again.warning == ""
+    again.close()
+
+
+def test_a_new_id_is_at_once_in_the_journal_and_in_its_witness(path: Path) -> None:
+    """Before the next commit another process must find the batch, and a kill must leave a journal that opens."""
+    journal = submitted(path, "a")
+    before = journal.mark
+    journal.renew_id()
+    stored = view(path, lambda connection: reader.mark(connection)[0])
+    assert stored == beside(path).read() == journal.mark
+    assert (stored.journal_id == before.journal_id, stored.sequence) == (False, before.sequence)
+    journal.close()
+    again = opened(path)
+    assert (again.warning, again.mark) == ("", stored)
     again.close()
 
 
