@@ -142,7 +142,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure the cost of a job. Writes benchmarks/RESULTS.md.")
     parser.add_argument("--peers", default=sys.executable, metavar="PYTHON", help="Python that has the other tools")
     parser.add_argument("--jobs", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slow-rounds", type=int, default=1, help="of the tools that take minutes")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="contenders with NAME in theirs; no page")
     parser.add_argument("--before", metavar="COMMIT", help="also run batchrunner of this commit, in the same rounds")
