@@ -50,6 +50,4 @@ def _is_full(error: sqlite3.Error, folder: Path) -> bool:
 def _disk_full(path: Path) -> LocalFault:
     folder = _folder(path)
     message = f"the disk of the state folder {folder} is full: the account's index could not be used"
-    return LocalFault(
-        "state_disk_full", message, f"Free space on the disk of {folder}, then run the same command again."
-    )
+    return LocalFault("state_disk_full", message, _FREE.format(folder))
