@@ -2,7 +2,7 @@
 
     python benchmarks/all.py --peers .venv-peers/bin/python      # about an hour, on an otherwise idle machine
     python benchmarks/all.py --before v1 --peers ...             # and batchrunner at another commit, beside this one
-    python benchmarks/all.py --only scale start        # or overhead, polling, makespan, exports, uploads, workers
+    python benchmarks/all.py --only scale start        # a section is the name of a script
     python benchmarks/all.py --smoke                             # each on a small scale; writes nothing
 
 A script writes each section; it can also be run alone. Exit status: 0 if all scripts succeed.
@@ -17,7 +17,7 @@ from pathlib import Path
 from harness import fetchers, racers, results
 
 WITH_PEERS = ("overhead", "downloads")
-WITH_BEFORE = ("overhead", "downloads", "slow_links")
+WITH_BEFORE = ("overhead", "calls", "downloads", "slow_links")
 
 
 def main() -> int:

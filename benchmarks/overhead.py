@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness import overhead_page, results
 from harness.instant import CLIP_BYTES, Instant, instant
-from harness.measured import Cost, allow_files, child_environment, measured
+from harness.measured import Cost, allow_files, child_environment, measured, settle
 from harness.packages import environment, unpacked
 from harness.racers import BARE, OURS, RACERS, SMOKE, Racer, Work, at_commit, versions
 
@@ -50,6 +50,8 @@ def main() -> int:
         if options.before:
             racers += at_commit(options.before, unpacked(options.before, work / "before"))
         with instant(work / "service") as service:
+            if not options.smoke:
+                settle()
             heats, failed = race(racers, work, service, options)
             kind = service.kind
     finally:

@@ -39,6 +39,16 @@ def measured(argv: list[str], cwd: Path, environment: Mapping[str, str], log: Pa
     return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, process.returncode)
 
 
+def settle() -> None:
+    """Wait until files that were removed before no longer cost anything.
+
+    ext4 does not use the inode of a removed file for a minute (RECENTCY_MIN in fs/ext4/ialloc.c), and searches past
+    all of them for each new file. After the removal of some thousand files that took up to a fifth of a run's CPU.
+    """
+    os.sync()
+    time.sleep(65)
+
+
 def child_environment(**own: str) -> dict[str, str]:
     """Return the environment of a contender: the current one plus `own`, without variables that change how Python runs.
 

@@ -53,6 +53,9 @@ BARE = Racer("bare aiohttp loop, no bookkeeping", _bare())
 OURS = Racer("batchrunner without posters and decode check", _ours("posters,decode", "--no-progress"))
 WHOLE = Racer("batchrunner", _ours("-", "--no-progress"))
 FLOOR = Racer("bare loop + all three: the floor of the promises", _bare("own", "durable", "journal"))
+FLOOR_WHOLE = Racer(
+    "bare loop + all three + decode check: the floor with everything on", _bare("own", "durable", "journal", "decode")
+)
 # The cost of single steps: the savings without one step, and without all of them.
 LEFT_OUT = {
     "report": "report",
@@ -86,6 +89,7 @@ RACERS = (
     Racer("bare loop + file flushed, renamed, folder flushed", _bare("durable"), step=True),
     Racer("bare loop + four rows per job in a journal, flushed", _bare("journal"), step=True),
     FLOOR,
+    FLOOR_WHOLE,
     Racer("bare loop + decode check", _bare("decode"), step=True),
     Racer(
         "asyncio script in the OpenAI cookbook's style",

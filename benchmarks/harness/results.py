@@ -22,6 +22,7 @@ PAGE, KEPT = FOLDER / "RESULTS.md", FOLDER / "results.json"
 # The order of the sections; others come after these.
 ORDER = (
     "overhead",
+    "calls",
     "polling",
     "makespan",
     "downloads",
