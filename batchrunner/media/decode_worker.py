@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,10 @@ class Bounds:
         self._base_cpu_s = cpu_s
         self._base_bytes = size_bytes
         self._begun_cpu_s = 0.0
+        try:
+            self._memory: int | None = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # outside Linux there is no such file: the parent checks the memory instead
+            self._memory = None
 
     def begin(self) -> None:
         """Start a task."""
@@ -63,8 +66,8 @@ class Bounds:
     def _limit(self, cpu_s: float, size_bytes: int) -> None:
         _set_limit(resource.RLIMIT_CPU, int(self._begun_cpu_s + cpu_s) + 1)
         signal.alarm(int(_WALL_S + cpu_s * _WALL_PER_CPU))
-        with suppress(OSError):  # outside Linux there is no such file: the parent checks the memory instead
-            pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+        if self._memory is not None:
+            pages = int(os.pread(self._memory, 64, 0).split()[0])
             _set_limit(resource.RLIMIT_AS, pages * resource.getpagesize() + size_bytes)
 
     @staticmethod
@@ -103,14 +106,14 @@ def answer(task: Task, item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
 def _clip(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
     path, size_bytes = Path(item["path"]), item["size_bytes"]
     if not item.get("quality"):
-        return asdict(decoder.inspect(path, size_bytes, allow, start_bytes=item.get("start_bytes")))
+        return decoder.inspect(path, size_bytes, allow, start_bytes=item.get("start_bytes"))._asdict()
     try:
         from batchrunner.quality import collector
     except (ImportError, MemoryError):  # measures are optional: a paid clip must not fail for them
-        return asdict(decoder.inspect(path, size_bytes, allow))
+        return decoder.inspect(path, size_bytes, allow)._asdict()
     frames = collector.Collector()
     decoded = decoder.inspect(path, size_bytes, allow, frames.begin)
-    return {**asdict(decoded), "quality": collector.numbers(frames, decoded.duration_s, item.get("reference"))}
+    return {**decoded._asdict(), "quality": collector.numbers(frames, decoded.duration_s, item.get("reference"))}
 
 
 def _reference(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:

@@ -8,9 +8,8 @@ check whether size and length are as expected, because a paid clip with unusual 
 import errno
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from batchrunner.media import mp4_structure, synthetic_marks
 from batchrunner.media.region import Region
@@ -38,8 +37,7 @@ class CheckLimit(ValueError):
     """The check reached one of its own limits (pixels, time, memory). The file may be complete or not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """The properties of a decoded clip: size in pixels, length in seconds, frame count. The last two are None if
     unknown.
 
@@ -104,7 +102,7 @@ def inspect(
         warnings = mp4_structure.expectation_warnings(file, size_bytes)
         marks = synthetic_marks.read(file, size_bytes)
         source = path if start_bytes is None else file
-        return replace(check_decodes(source, allow, observe), warnings=warnings, synthetic_marks=marks)
+        return check_decodes(source, allow, observe)._replace(warnings=warnings, synthetic_marks=marks)
 
 
 def check_decodes(source: Path | BinaryIO, allow: Allow = allow_pixels, observe: Observe = unobserved) -> Decoded:
@@ -155,13 +153,17 @@ def _decode_all(
 def _decode_streams(
     container: "InputContainer", allow: Allow, take: "Callable[[VideoFrame | AudioFrame], None]", declared: int
 ) -> tuple[int, tuple[int, int]]:
-    """Decode the first video stream and all sound. Return the number of pictures and the size of the last one."""
+    """Decode the first video stream and all sound. Return the number of pictures and the size of the last one.
+
+    The caller has allowed the declared size of the pictures.
+    """
     import av
 
-    streams = [container.streams.video[0], *container.streams.audio]
+    video = container.streams.video[0]
+    streams = [video, *container.streams.audio]
     for sound in container.streams.audio:
         bound(sound, _STRICT)
-    found, size_px = 0, (0, 0)
+    found, size_px = 0, (video.width, video.height)
     for packet in container.demux(streams):
         for frame in packet.decode():
             if isinstance(frame, av.VideoFrame | av.AudioFrame):

@@ -8,6 +8,7 @@ Rule: the bytes are untrusted. Sizes are checked before use, counts are limited 
 returned as a message, never raised.
 """
 
+import re
 import struct
 import sys
 from array import array
@@ -32,6 +33,8 @@ _MAX_NAL_UNITS = 2_000_000  # in one file
 _HOLE = bytes(16)
 # Codecs with samples of NAL units. The tuple has the box and the byte offset of the width of a unit's length field.
 _NAL_CODECS = {b"avc1": (b"avcC", 4), b"avc3": (b"avcC", 4), b"hvc1": (b"hvcC", 21), b"hev1": (b"hvcC", 21)}
+# Printable ASCII; QuickTime's names of texts begin with the byte A9, a copyright sign.
+_is_name = re.compile(rb"[ -~\xa9][ -~]{3}").fullmatch
 _VISUAL_ENTRY_BYTES = 78  # fixed fields of a visual sample entry, before its boxes
 HEAD_BYTES = 512  # bytes that `names_no_video` needs
 _PAGES = ((b"<", "an HTML or XML page"), (b"{", "JSON"), (b"[", "JSON"))
@@ -98,7 +101,7 @@ def expectation_warnings(file: BinaryIO, size_bytes: int) -> tuple[str, ...]:
         head = _read(file, _header_at(boxes), 8) if boxes else b""
     except _Broken:
         return ()
-    return (f"its last box '{head[4:].decode()}' names no size",) if head.startswith(bytes(4)) else ()
+    return (f"its last box '{head[4:].decode('latin-1')}' names no size",) if head.startswith(bytes(4)) else ()
 
 
 def _check(file: BinaryIO, size_bytes: int, *, is_input: bool) -> None:
@@ -237,7 +240,7 @@ def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> Box:
         raise _Broken(f"{len(head)} stray bytes at byte {at:,}, after the last box")
     size, name = struct.unpack_from(">I4s", head)
     header = 8
-    if not name.isascii() or not name.replace(b"\xa9", b"c").decode("latin-1").isprintable():
+    if not _is_name(name):
         raise _Broken(f"junk at byte {at:,} instead of a box")
     if size == 1:  # a 64-bit size follows
         header = 16
@@ -245,9 +248,9 @@ def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> Box:
     elif size == 0 and to_the_end and name in _TOP_BOXES:
         size = end - at
     if size < header:
-        raise _Broken(f"the box '{name.decode()}' at byte {at:,} has an impossible size")
+        raise _Broken(f"the box '{name.decode('latin-1')}' at byte {at:,} has an impossible size")
     if size > end - at:
-        raise _Broken(f"the box '{name.decode()}' at byte {at:,} needs {size:,} bytes and only {end - at:,} are left")
+        raise _Broken(f"the box '{name.decode('latin-1')}' at byte {at:,} needs {size:,} bytes and only {end - at:,} are left")
     return Box(name, at + header, at + size)
 
 

@@ -94,6 +94,7 @@ def read(content: bytes) -> tuple[str, ...]:
         (box(b"moov", keyed(b"AIGC", full=False)), ("aigc",)),
         (box(b"moov", box(b"trak", box(b"udta", keyed(b"AIGC")))), ("aigc",)),
         (box(b"meta", bytes(4), HANDLER, TUNES), ("aigc",)),
+        (box(b"moov", box(b"udta", box(b"\xa9nam", bytes(8)), xmp_box(PLAIN))), ("xmp:trainedAlgorithmicMedia",)),
         (box(b"udta", box(b"meta", bytes(4), HANDLER, box(b"ilst", box(b"AIGC", box(b"data"))))), ("aigc",)),
         (c2pa_box() + xmp_box(PLAIN) + keyed(b"AIGC"), ("aigc", "c2pa", "xmp:trainedAlgorithmicMedia")),
         # None of these is a mark:
