@@ -247,11 +247,10 @@ def _box(head: bytes, at: int, end: int, *, to_the_end: bool = False) -> Box:
         size = struct.unpack_from(">Q", head, 8)[0] if len(head) == 16 else 0
     elif size == 0 and to_the_end and name in _TOP_BOXES:
         size = end - at
-    if size < header:
-        raise _Broken(f"the box '{name.decode('latin-1')}' at byte {at:,} has an impossible size")
-    if size > end - at:
-        raise _Broken(f"the box '{name.decode('latin-1')}' at byte {at:,} needs {size:,} bytes and only {end - at:,} are left")
-    return Box(name, at + header, at + size)
+    if header <= size <= end - at:
+        return Box(name, at + header, at + size)
+    what = "has an impossible size" if size < header else f"needs {size:,} bytes and only {end - at:,} are left"
+    raise _Broken(f"the box '{name.decode('latin-1')}' at byte {at:,} {what}")
 
 
 def _find(data: bytes, box: Box, *path: bytes) -> Box | None:
