@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness import results
-from harness.instant import CLIP_BYTES, Instant, instant
-from harness.measured import allow_files, child_environment, measured
-from harness.packages import environment, unpacked
+from harness.instant import Instant, instant
+from harness.measured import allow_files
+from harness.packages import unpacked
 from harness.racers import BARE, FLOOR, OURS, SCRIPTS, Racer, Work, at_commit
+from harness.runs import run
 
 CAP = 64
 LIBRARIES = ("aiohttp", "yarl", "multidict", "aiohappyeyeballs", "propcache", "frozenlist", "aiosignal", "attr")
@@ -73,21 +74,11 @@ def main() -> int:
 
 def counted(racer: Racer, jobs: Work, service: Instant, work: Path) -> Calls | None:
     """Run a contender once and count its calls per job. Return None if clips are missing."""
-    root = Path(tempfile.mkdtemp(prefix="run-", dir=work))
-    (root / "clips").mkdir()
-    variables = child_environment(
-        AIMLAPI_BASE_URL=service.url, AIMLAPI_KEY="sandbox", POLL_S="0", **environment(racer.package)
-    )
-    python, *program = jobs.command_line(racer, CAP, root / "clips", sys.executable)
-    argv = [python, str(SCRIPTS / "counted.py"), str(root / "counts.json"), *program]
-    cost = measured(argv, root, variables, root / "log")
-    whole = sum(clip.stat().st_size == CLIP_BYTES for clip in (root / "clips").glob("*.mp4"))
-    print(f"{racer.name}: exit {cost.status}, {whole} clips", flush=True)
-    if cost.status or whole != jobs.count:
-        print((root / "log").read_text()[-2000:])
+    target = work / "counts.json"
+    if run(racer, jobs, CAP, service, around=[str(SCRIPTS / "counted.py"), str(target)]) is None:
         return None
     calls: dict[Group, float] = collections.Counter()
-    for thread, files in json.loads((root / "counts.json").read_text()).items():
+    for thread, files in json.loads(target.read_text()).items():
         for file, number in files.items():
             calls["main" if thread == "MainThread" else "others", group_of(file)] += number / jobs.count
     return calls

@@ -10,12 +10,14 @@ import shutil
 import statistics
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from harness.instant import instant
-from harness.measured import Cost, child_environment, measured
+from harness.instant import Instant, instant
+from harness.measured import Cost
 from harness.packages import ROOT, unpacked
 from harness.racers import OURS, Work
+from harness.runs import run
 
 
 def main() -> int:
@@ -32,9 +34,7 @@ def main() -> int:
         packages = [unpacked(options.before, work / "before"), after]
         jobs = Work.write(work / "jobs", options.jobs)
         with instant(work / "service") as service:
-            rounds = [
-                [one(jobs, item, options.cap, work, service.url) for item in packages] for _ in range(options.rounds)
-            ]
+            rounds = [[one(jobs, item, options.cap, service) for item in packages] for _ in range(options.rounds)]
     finally:
         shutil.rmtree(work, ignore_errors=True)
     print_comparison("CPU", "ms a job", [[1000 * cost.cpu_s / options.jobs for cost in pair] for pair in rounds])
@@ -43,15 +43,9 @@ def main() -> int:
     return 0
 
 
-def one(jobs: Work, package: Path, cap: int, work: Path, url: str) -> Cost:
-    root = work / "run"
-    shutil.rmtree(root, ignore_errors=True)
-    (root / "clips").mkdir(parents=True)
-    environment = child_environment(AIMLAPI_BASE_URL=url, AIMLAPI_KEY="sandbox", PYTHONPATH=str(package))
-    cost = measured(jobs.command_line(OURS, cap, root / "clips", sys.executable), root, environment, root / "log")
-    if cost.status:
-        sys.exit(f"{package}: exit {cost.status}: {(root / 'log').read_text()[-2000:]}")
-    return cost
+def one(jobs: Work, package: Path, cap: int, service: Instant) -> Cost:
+    cost = run(replace(OURS, package=package), jobs, cap, service)
+    return cost or sys.exit(f"{package}: the run failed")
 
 
 def print_comparison(what: str, unit: str, pairs: list[list[float]]) -> None:

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import overhead_page, results
-from harness.instant import CLIP_BYTES, Instant, instant
-from harness.measured import Cost, allow_files, child_environment, measured, settle
-from harness.packages import environment, unpacked
+from harness.instant import Instant, instant
+from harness.measured import Cost, allow_files, settle
+from harness.packages import unpacked
 from harness.racers import BARE, OURS, RACERS, SMOKE, Racer, Work, at_commit, versions
+from harness.runs import run
 
 MAIN_CAP = overhead_page.MAIN_CAP
 
@@ -79,34 +80,18 @@ def race(racers: Sequence[Racer], work: Path, service: Instant, options: argpars
             for racer in racers:
                 if (racer.slow and number >= options.slow_rounds) or (cap != MAIN_CAP and (racer.slow or racer.step)):
                     continue
-                heat = one(racer, jobs, cap, work, service, options.peers)
+                heat = one(racer, jobs, cap, service, options.peers)
                 failed += heat is None
                 if heat is not None:
                     heats.setdefault((racer, cap), []).append(heat)
     return heats, failed
 
 
-def one(racer: Racer, jobs: Work, cap: int, work: Path, service: Instant, peers: str) -> Heat | None:
+def one(racer: Racer, jobs: Work, cap: int, service: Instant, peers: str) -> Heat | None:
     """Run a contender once. Return None if clips are missing."""
-    # Nothing is removed before the end: ext4 looks long for an inode among those freed just before, which would cost
-    # whoever runs next some 0.2 ms a file.
-    root = Path(tempfile.mkdtemp(prefix="run-", dir=work))
-    (root / "clips").mkdir()
-    variables = child_environment(
-        AIMLAPI_BASE_URL=service.url, AIMLAPI_KEY="sandbox", POLL_S="0", **environment(racer.package)
-    )
-    argv = jobs.command_line(racer, cap, root / "clips", peers)
     before_s = service.cpu_s()
-    cost = measured(argv, root, variables, root / "log", terminal=racer.terminal)
-    heat = Heat(jobs.count, cost, service.cpu_s() - before_s)
-    whole = sum(clip.stat().st_size == CLIP_BYTES for clip in (root / "clips").glob("*.mp4"))
-    _say(
-        f"{racer.name}, {cap}: {jobs.count / cost.wall_s:.0f}/s, {1000 * cost.cpu_s / jobs.count:.2f} ms, {whole} clips"
-    )
-    if cost.status == 0 and whole == jobs.count:
-        return heat
-    _say(f"exit {cost.status}: {(root / 'log').read_text()[-2000:] if not racer.terminal else ''}")
-    return None
+    cost = run(racer, jobs, cap, service, peers=peers)
+    return None if cost is None else Heat(jobs.count, cost, service.cpu_s() - before_s)
 
 
 def summary(heats: Heats, found: Mapping[str, str]) -> list[overhead_page.Row]:

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from harness import results
 from harness.instant import Instant, instant
-from harness.measured import Cost, allow_files, child_environment, measured
-from harness.packages import environment, unpacked
+from harness.measured import Cost, allow_files
+from harness.packages import unpacked
 from harness.racers import BARE, WHOLE, Racer, Work, at_commit
+from harness.runs import run
 
 INSTANT = Path(__file__).with_name("harness") / "instant.py"
 PAGE_BYTES = 4096  # nginx sends whole pages of a file, so a clip has many
@@ -41,7 +42,7 @@ def main() -> int:
             if not service.kind.startswith("nginx"):
                 print("left out: only nginx limits the rate")
                 return 0
-            costs = race(racers, Work.write(work / "jobs", options.links), service, work, options)
+            costs = race(racers, Work.write(work / "jobs", options.links), service, options)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if any(len(runs) < options.rounds for runs in costs.values()):
@@ -54,28 +55,13 @@ def main() -> int:
     return 0
 
 
-def race(
-    racers: Sequence[Racer], jobs: Work, service: Instant, work: Path, options: argparse.Namespace
-) -> dict[Racer, list[Cost]]:
-    """Run each contender once per round. A run that lacks clips is reported and not counted."""
+def race(racers: Sequence[Racer], jobs: Work, service: Instant, options: argparse.Namespace) -> dict[Racer, list[Cost]]:
+    """Run each contender once per round. A run that lacks clips is not counted."""
     costs: dict[Racer, list[Cost]] = {racer: [] for racer in racers}
     for _ in range(options.rounds):
         for racer in racers:
-            root = Path(tempfile.mkdtemp(prefix="run-", dir=work))
-            (root / "clips").mkdir()
-            variables = child_environment(
-                AIMLAPI_BASE_URL=service.url, AIMLAPI_KEY="sandbox", POLL_S="0", **environment(racer.package)
-            )
-            argv = jobs.command_line(racer, jobs.count, root / "clips", sys.executable, calls=jobs.count)
-            cost = measured(argv, root, variables, root / "log")
-            whole = sum(
-                clip.stat().st_size == round(options.seconds * PAGE_BYTES) for clip in (root / "clips").glob("*.mp4")
-            )
-            print(f"{racer.name}: {cost.wall_s:.1f} s, {whole} clips", flush=True)
-            if cost.status == 0 and whole == jobs.count:
-                costs[racer].append(cost)
-            else:
-                print(f"exit {cost.status}: {(root / 'log').read_text()[-2000:]}")
+            cost = run(racer, jobs, jobs.count, service, calls=jobs.count)
+            costs[racer] += [cost] if cost else []
     return costs
 
 

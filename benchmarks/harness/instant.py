@@ -48,11 +48,12 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A running stand-in. kind: nginx or asyncio."""
+    """A running stand-in. kind: nginx or asyncio. clip_bytes: the size of the clip that it sends."""
 
     url: str
     kind: str
     pid: int
+    clip_bytes: int
 
     def cpu_s(self) -> float:
         """Return the user and system time that it has used."""
@@ -84,7 +85,7 @@ def instant(root: Path, clip: Path | None = None, *, rate_bytes: int = 0) -> Ite
     with (root / "service.log").open("w") as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
         try:
             _await(port, process)
-            yield Instant(f"http://127.0.0.1:{port}", _kind(nginx), process.pid)
+            yield Instant(f"http://127.0.0.1:{port}", _kind(nginx), process.pid, (clips / "clip.mp4").stat().st_size)
         finally:
             process.terminate()
             process.wait(_START_S)
