@@ -143,7 +143,8 @@ class Redactor:
         """Return a reply's body with a mark in place of each secret. JSON stays valid JSON."""
         if self._all is None:
             return body
-        text = body.decode(json.detect_encoding(body), "replace")
+        plain = body.isascii() and b"\0" not in body
+        text = body.decode("ascii" if plain else json.detect_encoding(body), "replace")
         if not _finds(self._all, text):
             return body
         try:
@@ -153,10 +154,11 @@ class Redactor:
         return (self.text(text) if _finds(self._sent, clean) else clean).encode("utf-8", "replace")
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers of a reply with redacted values."""
-        if not _finds(self._sent, "\n".join(headers.values())):  # no secret spans two of them
-            return dict(headers)
-        return {name: _stripped(self._sent, value) for name, value in headers.items()}
+        """Return the headers of a reply with redacted values, and with their names in lower case."""
+        values: Iterable[str] = headers.values()
+        if _finds(self._sent, "\n".join(values)):  # no secret spans two of them
+            values = [_stripped(self._sent, value) for value in values]
+        return dict(zip(map(str.lower, headers), values, strict=True))
 
     def fault(self, error: CallError) -> None:
         """Redact the message and hint of `error`."""
@@ -214,19 +216,18 @@ def _webhook_secrets(url: str) -> list[str]:
 
 
 def _finds(pattern: re.Pattern[str] | None, text: str) -> bool:
-    return pattern is not None and any(map(pattern.search, _levels(text)))
-
-
-def _levels(text: str) -> Iterable[str]:
-    """Yield `text` and its repeatedly unescaped forms."""
+    """Return True if `text`, or one of its repeatedly unescaped forms, has a match."""
+    if pattern is None:
+        return False
     for _ in range(_MOST_LEVELS):
-        yield text
+        if pattern.search(text):
+            return True
         if not ("%" in text or "\\" in text or "&" in text):  # every escape begins with one of these
-            return
-        plainer = _ESCAPE.sub(_undone, text)
-        if plainer == text:
-            return
-        text = plainer
+            return False
+        text, escaped = _ESCAPE.sub(_undone, text), text
+        if text == escaped:
+            return False
+    return False
 
 
 def _stripped(pattern: re.Pattern[str] | None, text: str) -> str:

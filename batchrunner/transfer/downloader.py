@@ -201,7 +201,7 @@ class Downloader:
         if not download.fresh:
             await self._off_loop(download.recall)
         async with await self._reach(url, download.request_headers()) as reply:
-            headers = self._redactor.headers({name.lower(): value for name, value in reply.headers.items()})
+            headers = self._redactor.headers(reply.headers)
             coded = codings(headers.get("content-encoding", ""))
             continued = _continues(reply.status, headers, download, coded=bool(coded))
             left = _length(headers)

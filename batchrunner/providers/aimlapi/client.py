@@ -184,12 +184,11 @@ class ApiClient:
         Local inputs are in the body as base64 data URIs, which are never in memory as a whole. Raises CallError; its
         `in_doubt` says whether the service may have accepted the job.
         """
+        local = {name: media for name, media in job.inputs.items() if media.path is not None}
+        if not local:
+            return await self._send(SubmissionBody(job, self._executor), request_id)
         async with AsyncExitStack() as stack:
-            inputs = {
-                name: await stack.enter_async_context(self._inputs.use(media))
-                for name, media in job.inputs.items()
-                if media.path is not None
-            }
+            inputs = {name: await stack.enter_async_context(self._inputs.use(media)) for name, media in local.items()}
             accepted = await self._send(SubmissionBody(job, self._executor, inputs), request_id)
         return replace(accepted, notice=self._inputs.problem) if self._inputs.problem else accepted
 
@@ -336,16 +335,16 @@ async def _read(reply: aiohttp.ClientResponse, redactor: Redactor) -> _Read:
     """
     broken: Exception | None = None
     content = bytearray()
+    stream = reply.content
     try:
-        while block := await reply.content.read(64 * 1024):
-            content += block
-            if len(content) > responses.MAX_REPLY_BYTES:
-                break
+        while len(content) <= responses.MAX_REPLY_BYTES and not (stream.at_eof() and stream.exception() is None):
+            content += await stream.readany()
     except FOREIGN as error:
         broken = error
-    headers = {name.lower(): value for name, value in reply.headers.items()}
-    body = _unpacked(bytes(content), headers.get("content-encoding", ""))[: responses.MAX_REPLY_BYTES]
-    return _Read(reply.status, redactor.headers(headers), redactor.reply(body), broken)
+    headers, body = redactor.headers(reply.headers), bytes(content)
+    if "content-encoding" in headers:
+        body = _unpacked(body, headers["content-encoding"])
+    return _Read(reply.status, headers, redactor.reply(body[: responses.MAX_REPLY_BYTES]), broken)
 
 
 def _unpacked(content: bytes, coding: str) -> bytes:

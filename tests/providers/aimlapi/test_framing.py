@@ -20,14 +20,14 @@ MAX = 64 << 10
         (b"Content-Length: five\r\n", b""),
         (b"Content-Length:\r\n", b""),
         (b"Content-Length\r\nContent-Length: 5\r\n", b"content-length: 5\r\n"),
-        (b"Retry-After: \t5\x0b6\x7f\r\n", b"retry-after: 5 6\r\n"),
-        (b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"transfer-encoding: chunked\r\n"),
-        (b"Broken\r\nRetry-After: 5\r\n", b"retry-after: 5\r\n"),
-        (b"Retry-After : 5\r\n", b"retry-after: 5\r\n"),
-        (b"X-Inference-Id: a\x00b\r\n", b"x-inference-id: a b\r\n"),
-        (b"B\xe4d: x\r\nX-Inference-Id: caf\xe9\r\n", b"x-inference-id: caf\xe9\r\n"),
-        (b"Retry-After: 5\n", b"retry-after: 5\r\n"),
-        (b"Set-Cookie: " + b"y" * 70_000 + b"\r\nRetry-After: 5\r\n", b"retry-after: 5\r\n"),
+        (b"Retry-After: \t5\x0b6\x7f\r\n", b"Retry-After: 5 6\r\n"),
+        (b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"Transfer-Encoding: chunked\r\n"),
+        (b"Broken\r\nRetry-After: 5\r\n", b"Retry-After: 5\r\n"),
+        (b"Retry-After : 5\r\n", b"Retry-After: 5\r\n"),
+        (b"X-Inference-Id: a\x00b\r\n", b"X-Inference-Id: a b\r\n"),
+        (b"B\xe4d: x\r\nX-Inference-Id: caf\xe9\r\n", b"X-Inference-Id: caf\xe9\r\n"),
+        (b"Retry-After: 5\n", b"Retry-After: 5\r\n"),
+        (b"Set-Cookie: " + b"y" * 70_000 + b"\r\nRetry-After: 5\r\n", b"Retry-After: 5\r\n"),
         (b"Retry-After: " + b"5" * 70_000 + b"\r\n", b""),
         (b"X: y\r\n" * 500, b""),
     ],
@@ -47,6 +47,31 @@ def test_interim_heads_are_passed_on_and_the_last_one_too() -> None:
     passed = head.feed(early + OK + b"X: y\r\n\r\nbody")
     assert passed == [b"HTTP/1.1 103 Early Hints\r\n\r\n", OK + b"\r\n", b"body"]
     assert head.feed(b"X: y\r\n\r\n") == [b"X: y\r\n\r\n"], "bytes of a body pass unchanged"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "pieces"),
+    [
+        (b"200 OK", b"body", 1),
+        (b"404 Not Found", b"body", 1),
+        (b"200 OK", b"bod", 2),  # the rest follows
+        (b"200 OK", b"body, and something behind it", 2),
+        (b"204 No Content", b"body", 2),  # has no body, so these bytes are behind the reply
+        (b"304 Not Modified", b"body", 2),
+    ],
+)
+def test_only_a_complete_reply_is_passed_on_in_one_piece(status: bytes, body: bytes, pieces: int) -> None:
+    head = b"HTTP/1.1 %b\r\ncontent-length: 4\r\n\r\n" % status
+    passed = Head(MAX).feed(head + body)
+    assert (len(passed), b"".join(passed)) == (pieces, head + body)
+
+
+@pytest.mark.parametrize("field", [b"Date: %b", b"Content-Length: %b", b"Date%b: x"])
+@pytest.mark.parametrize("blanks", [b" ", b"\t ", b" ,", b"a ", b"\r"], ids=repr)
+def test_blanks_do_not_make_a_head_slow(field: bytes, blanks: bytes) -> None:
+    # Quadratic time would take minutes here.
+    head = OK + field % (blanks * (MAX_HEAD_BYTES // 2 - 50)) + b"\r\n\r\n"
+    assert readable(head, MAX_HEAD_BYTES).startswith(OK)
 
 
 def test_a_head_without_an_end_is_buffered_up_to_a_limit() -> None:
