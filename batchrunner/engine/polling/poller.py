@@ -5,7 +5,7 @@ durations of its kind (model and resolution) and its work. One that was seen in 
 first poll that finds it active, apart from those that were never seen there: a queue says nothing about the work. While
 it is queued, and until a duration of its kind is known, it is polled once an interval. The first ones of a kind are
 polled sooner, each at another age, to learn quickly. New durations move existing due times whenever twice as much is
-known.
+known, unless all of them are less than a second away.
 
 A generation has one due time. A new one leaves the old one stale in the heap, which drops it when it comes up: nothing
 is searched or removed from the middle. Only generations that this run watched from acceptance on are learned from.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from batchrunner.engine.backoff import Rng
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
-from batchrunner.engine.polling.poll_schedule import SHORTEST, PollSchedule
+from batchrunner.engine.polling.poll_schedule import LONGEST, SHORTEST, PollSchedule
 from batchrunner.job import Record, State
 from batchrunner.plan.duration_estimate import kind_of
 from batchrunner.plan.duration_trend import work_of
@@ -106,7 +106,8 @@ class Poller:
         known, before = len(durations.spans), self._moved.get(watch.key, 0)
         if not before <= known < max(1, 2 * before):  # fewer: older durations were dropped as outdated
             self._moved[watch.key] = known
-            self._move(watch.key, now)
+            if LONGEST * self._interval_s >= _NOT_BEFORE_S:  # otherwise they are due soon, and a schedule costs more
+                self._move(watch.key, now)
 
     def clear(self) -> list[str]:
         """Remove every due time, and return the jobs."""

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from batchrunner.engine.polling.duration_model import DurationKey, Durations
+from batchrunner.engine.polling.duration_model import KEPT, DurationKey, Durations
 from batchrunner.engine.polling.poll_schedule import SHORTEST
 from batchrunner.engine.polling.poller import EARLY_PROBES, Poller
 from batchrunner.job import Attempt, Record, State
@@ -204,6 +204,24 @@ def test_due_times_are_rarely_recomputed() -> None:
         if len(poller._heap) > before:
             due.append(number + 1)
     assert due == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+
+
+def test_due_times_within_a_second_are_not_recomputed() -> None:
+    """A service that answers at once has bursts of equal durations, which look like changes."""
+    poller, schedules = Poller(0.1, Random(1), {}), set[int]()
+    begun(poller, 1000)
+    running = in_flight("g999").with_attempt(generating_at=0.0)
+    for number in range(600):
+        now = 0.001 * number
+        poller._due.pop(f"g{number}")
+        before = len(poller._heap)
+        poller.observe(in_flight(f"g{number}").with_attempt(completed_at=now), now)
+        assert len(poller._heap) == before
+        poller.after_poll(running, now)
+        schedules.add(poller._plans[key()].known)
+    assert schedules == {1}
+    poller.after_poll(running, 1.1)
+    assert poller._plans[key()].known == KEPT, "a second later, all that was learned counts"
 
 
 def test_a_change_recomputes_the_due_times() -> None:
