@@ -32,8 +32,9 @@ _T = TypeVar("_T")
 class CallHealth:
     """The health of each kind of call: ``submit``, ``poll``, ``download`` and ``deliver`` (to a bucket).
 
-    in_flight: how many generations are in flight, asked when a submission is throttled. Moments are of the monotonic
-    clock, in seconds. A breaker generation identifies the state in which a call started (`CircuitBreaker.enter`).
+    in_flight: how many generations are in flight, asked when a submission is throttled. cap: the working cap: how many
+    may be in flight. Moments are of the monotonic clock, in seconds. A breaker generation identifies the state in which
+    a call started (`CircuitBreaker.enter`).
     """
 
     def __init__(self, deps: Dependencies, policy: Policy, in_flight: Callable[[], int]) -> None:
@@ -46,6 +47,7 @@ class CallHealth:
         self._most = {**own, "deliver": _DELIVERIES}
         self._given_up: set[str] = set()  # kinds of calls that this run no longer makes
         self._allowance = limits.NO_LIMIT
+        self.cap = limits.working_cap(policy.concurrency, self._allowance)
         self._lasting: dict[str, bool] = {}  # whether the last failure is one that lasts, by call
         self._answered: Counter[str] = Counter()
         self._failures: dict[
@@ -79,11 +81,6 @@ class CallHealth:
     def wants_probe(self) -> bool:
         """Return whether a free status request (`probe`) must succeed before the next submission."""
         return self._breakers["submit"].wants_probe
-
-    @property
-    def cap(self) -> int:
-        """The working cap: how many generations may be in flight."""
-        return limits.working_cap(self._policy.concurrency, self._allowance)
 
     # Giving up
 
@@ -193,7 +190,9 @@ class CallHealth:
         self._set_allowance(limits.allowance_after_throttling(limit, self._allowance, in_flight))
 
     def _set_allowance(self, allowance: float) -> None:
+        if allowance == self._allowance:
+            return
         before, limit = self.cap, self._policy.concurrency
-        self._allowance = allowance
+        self._allowance, self.cap = allowance, limits.working_cap(limit, allowance)
         if self.cap != before:
             self._deps.announce(CapChanged(self._deps.clock.now(), self.cap, limit))

@@ -124,13 +124,13 @@ class CircuitBreaker:
 
     def next_call_at(self, now: float) -> float | None:
         """Return when the next call may start: `now`, a later time, or None while a probe is active."""
-        if self.is_closed:
+        if self.since is None:
             return now
         return None if self._probing else max(now, self.next_at)
 
     def enter(self) -> int:
         """Start a call and return its breaker generation, which is passed back with the call's outcome."""
-        self._probing = not self.is_closed
+        self._probing = self.since is not None
         return self._round
 
     def passed(self, breaker_generation: int) -> bool:
@@ -140,7 +140,7 @@ class CircuitBreaker:
         if breaker_generation != self._round and not in_doubt:
             return False
         self._streak = self._attempts = 0
-        closes = not self.is_closed
+        closes = self.since is not None
         self.status, self.since, self.reason = CallStatus.FINE, None, NO_REASON
         self._began.clear()
         self._probing = self._probed = False
@@ -228,7 +228,7 @@ class CircuitBreaker:
         self._answered = True
 
     def _is_open_for_unclear_replies(self) -> bool:
-        return not self.is_closed and self._in_doubt >= MOST_UNCLEAR
+        return self.since is not None and self._in_doubt >= MOST_UNCLEAR
 
 
 def _stop_kind(error: CallError, status: CallStatus) -> str:

@@ -6,7 +6,7 @@ polls, a charge) changes here at once and is stored with the next move, or by `f
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -57,9 +57,9 @@ class JobRecords:
         """Return the manifest's ids of a job; none for a job that the manifest no longer names."""
         return self._deps.ids(fingerprint)
 
-    async def move(self, fingerprint: str, move: Move, **changes: Any) -> Record:
+    def move(self, fingerprint: str, move: Move, **changes: Any) -> Awaitable[Record]:
         """Make a move and return the new record. changes: as for `batchrunner.job.advance`. Raises LocalFault."""
-        return await self.store(move, advance(self._records[fingerprint], move, **changes))
+        return self.store(move, advance(self._records[fingerprint], move, **changes))
 
     async def store(self, move: Move, record: Record, *, attempts: int = 1, save: Save | None = None) -> Record:
         """Store a record whose last move was `move`. Raises LocalFault.
@@ -104,9 +104,9 @@ class JobRecords:
         While the disk refuses, storing is repeated for `retry_for_s` seconds. Raises LocalFault after that, and at once
         if another run has the batch.
         """
-        clock = self._deps.clock
-        accepted_at, since, wait_s = clock.now(), clock.monotonic(), _FIRST_RETRY_S
-        changes = {"generation_id": generation_id, "accepted_at": accepted_at, "credits": credits_}
+        clock, wait_s = self._deps.clock, _FIRST_RETRY_S
+        refused_at: float | None = None  # monotonic, s
+        changes = {"generation_id": generation_id, "accepted_at": clock.now(), "credits": credits_}
         while True:
             try:
                 await self.move(fingerprint, move, **changes)
@@ -115,7 +115,9 @@ class JobRecords:
                 message = f"{fault.message}; generation {generation_id} was accepted and is not recorded yet"
                 message = f"{message}: note it down"
                 self.notice(fingerprint, message)
-                if fault.kind == LEASE_LOST or clock.monotonic() - since > retry_for_s:
+                now = clock.monotonic()
+                refused_at = now if refused_at is None else refused_at
+                if fault.kind == LEASE_LOST or now - refused_at > retry_for_s:
                     raise LocalFault(fault.kind, message, fault.hint) from fault
                 await clock.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_RETRY_S)
@@ -134,15 +136,13 @@ class JobRecords:
         await self._save(record, save=save)
         self.update(record)
 
-    async def _save(self, record: Record, attempts: int = 1, save: Save | None = None) -> None:
-        with self._watched():
-            await (self._deps.journal.save(record, attempts=attempts) if save is None else save(record))
+    def _save(self, record: Record, attempts: int = 1, save: Save | None = None) -> Awaitable[None]:
+        return self._saved(self._deps.journal.save(record, attempts=attempts) if save is None else save(record))
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Take in that a save failed."""
+    async def _saved(self, saving: Awaitable[None]) -> None:
+        """Wait for a save, and take in that it failed."""
         try:
-            yield
+            await saving
         except LocalFault:
             self.matches_journal = False
             raise
@@ -155,8 +155,7 @@ class JobRecords:
     async def settle(self, changed: Sequence[Record]) -> None:
         """Store records whose charges were settled, in one commit. Raises LocalFault."""
         if changed:
-            with self._watched():
-                await self._deps.journal.save_attempts(changed)
+            await self._saved(self._deps.journal.save_attempts(changed))
         async for chunk in in_chunks(changed):
             for record in chunk:
                 self.update(record)

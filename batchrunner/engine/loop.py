@@ -11,7 +11,7 @@ Rule: `except Exception` stands only at the job border, which turns a defect int
 """
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -74,8 +74,8 @@ class Engine:
         self._pace = Pace(policy.calls_per_s)
         self._run_deadline = RunDeadline(0.0)
         self._shutdown = Shutdown()
-        self._tasks: dict[asyncio.Task[None], str] = {}  # and the kind of call that each makes
-        self._running: Counter[str] = Counter()  # tasks by kind of call
+        self._tasks: dict[_Active, asyncio.Task[None]] = {}
+        self._running: defaultdict[str, int] = defaultdict(int)  # tasks by kind of call
         self._wake = asyncio.Event()
         self._prepared = ""  # the job whose submission was prepared last
 
@@ -146,10 +146,12 @@ class Engine:
             if self._finished():
                 break
             await self._deps.clock.wait(self._wake, self._next_moment())
-        tasks = list(self._tasks)
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()  # of those that were cancelled before they began
+        self._running.clear()
 
     # Time
 
@@ -266,25 +268,25 @@ class Engine:
         self._prepare_next(now)
         self._start_shared(now)
         if not self._running["reconcile"] and self._flow.in_doubt.start_reconcile(now, at_the_end=self._finished()):
-            self._create_task("reconcile", self._reconcile())
+            self._start_work("reconcile", self._reconcile())
 
     def _start_shared(self, now: float) -> None:
         """Ask again about jobs that other batches have, and poll generations that hold slots and have no process."""
         shared = self._flow.shared
         if not self._running["survey"] and shared.start_recheck(now, at_the_end=self._finished()):
-            self._create_task("survey", self._survey())
+            self._start_work("survey", self._survey())
         if not self._running["orphans"] and not self.stopped:
             orphans = shared.start_orphans(now, self._policy.poll_interval_s)
             if orphans:
-                self._create_task("orphans", claim.poll_orphans(self._context, shared, orphans))
+                self._start_work("orphans", claim.poll_orphans(self._context, shared, orphans))
 
     def _start_submissions(self, now: float) -> None:
         self._flow.admitter.begin_round()
+        left = self._run_deadline.left(now, self._deps.clock.now())
         while not self.stopped and not self._flow.shared.is_blocked(now) and self._may_call("submit", now):
             if self._calls.wants_probe():
                 self._start_probe(now)
                 break
-            left = self._run_deadline.left(now, self._deps.clock.now())
             undelivered = len(self._flow.downloads) + self._running["download"]
             fingerprint = self._flow.admitter.next(now, self._calls.cap, left, undelivered)
             if fingerprint is None:
@@ -303,7 +305,7 @@ class Engine:
             return
         self._prepared = upcoming
         if (work := prepare.prepare(self._context, upcoming)) is not None:
-            self._create_task("prepare", work)
+            self._start_work("prepare", work)
 
     def _start_probe(self, now: float) -> None:
         """Make a free call instead of a submission, if a job could be submitted now."""
@@ -311,46 +313,61 @@ class Engine:
         if due is not None and due <= now:
             self._count_call(now)
             breaker_generation = self._calls.enter("submit")
-            self._create_task("probe", self._calls.probe(breaker_generation, self._deps.provider.ping()))
+            self._start_work("probe", self._calls.probe(breaker_generation, self._deps.provider.ping()))
 
     def _start(self, call: str, fingerprint: str, step: Callable[[int], Awaitable[NextStep]]) -> None:
         breaker_generation = self._calls.enter(call)
-        self._create_task(call, self._border(call, fingerprint, breaker_generation, step(breaker_generation)))
+        active = _Active(call, fingerprint, self._ended)
+        self._create_task(active, self._border(active, breaker_generation, step(breaker_generation)))
+
+    def _start_work(self, call: str, work: Awaitable[None]) -> None:
+        """Start work that is no step of a job."""
+        active = _Active(call, "", self._ended)
+        self._create_task(active, self._work(active, work))
 
     def _count_call(self, now: float) -> None:
         self._pace.take(now)
         if self._deps.pace is not None:
             self._deps.pace.take(now)
 
-    def _create_task(self, call: str, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks[task] = call
-        self._running[call] += 1
-        task.add_done_callback(self._ended)
+    def _create_task(self, active: "_Active", coroutine: Coroutine[Any, Any, None]) -> None:
+        self._tasks[active] = asyncio.get_running_loop().create_task(coroutine)
+        self._running[active.call] += 1
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        call = self._tasks.pop(task)
-        self._running[call] -= 1
-        if not task.cancelled() and (error := task.exception()) is not None:  # outside of a job border
-            self.stop(StopReason("defect", _defect(call, error)))
+    def _ended(self, active: "_Active", error: BaseException | None) -> None:
+        """Take in that a task ends now. error: what ended it outside of a job border."""
+        del self._tasks[active]
+        self._running[active.call] -= 1
+        if isinstance(error, Exception):
+            self.stop(StopReason("defect", _defect(active.call, error)))
         self._wake.set()
+
+    async def _work(self, active: "_Active", work: Awaitable[None]) -> None:
+        with active:
+            await work
 
     # After a step
 
-    async def _border(self, call: str, fingerprint: str, breaker_generation: int, step: Awaitable[NextStep]) -> None:
+    async def _border(self, active: "_Active", breaker_generation: int, step: Awaitable[NextStep]) -> None:
         """The job border: a failure inside a step concerns this job, or stops the batch with a message."""
         next_step: NextStep
-        try:
-            next_step = await step
-        except LocalFault as fault:
-            self.stop(stop_for(fault))
-            next_step = LeaveInFlight(fault.message)
-        except Exception as error:  # noqa: BLE001 (the one place: a defect in one step must not end the run)
-            next_step = LeaveInFlight(_defect(call, error))
+        with active:
+            try:
+                next_step = await step
+            except LocalFault as fault:
+                self.stop(stop_for(fault))
+                next_step = LeaveInFlight(fault.message)
+            except Exception as error:  # noqa: BLE001 (the one place: a defect in one step must not end the run)
+                next_step = LeaveInFlight(_defect(active.call, error))
+            self._go_on(active.call, active.fingerprint, breaker_generation, next_step)
+
+    def _go_on(self, call: str, fingerprint: str, breaker_generation: int, next_step: NextStep) -> None:
+        """Put a job where it belongs after a step."""
         self._calls.leave(call, breaker_generation)  # if the step ended before its call was made
         if call == "submit":
             self._flow.admitter.release(fingerprint)  # likewise for its reserved price
-        self._flow.poller.observe(self._records[fingerprint], self._deps.clock.monotonic())
+        elif call == "poll":
+            self._flow.poller.observe(self._records[fingerprint], self._deps.clock.monotonic())
         if call == "submit" and self._calls.is_closed("submit"):
             self._queue.restore()
         self._flow.apply(fingerprint, next_step)
@@ -385,6 +402,26 @@ class Engine:
             self._calls.settled(accepted=False)
         elif settled.searched and has_all:
             self._calls.searched()
+
+
+class _Active:
+    """A task while it runs. It reports its own end: a callback of the task would cost another turn of the loop.
+
+    call: the kind of call that it makes. fingerprint: of its job; "" for work that is no step of a job. ended: is
+    called with this object and the error that ended the task, or None.
+    """
+
+    def __init__(self, call: str, fingerprint: str, ended: Callable[["_Active", BaseException | None], None]) -> None:
+        self.call = call
+        self.fingerprint = fingerprint
+        self._on_end = ended
+
+    def __enter__(self) -> None:
+        """The task runs."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        self._on_end(self, error)
+        return isinstance(error, Exception)  # it is reported
 
 
 def _defect(call: str, error: BaseException) -> str:

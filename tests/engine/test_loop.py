@@ -47,7 +47,7 @@ class World:
         self.download_s: dict[str, float] = {}
         self.errors: dict[str, Exception] = {}
         self.lacks_space = lacks_space
-        self.input_errors: dict[str, list[CallError]] = {}
+        self.input_errors: dict[str, list[Exception]] = {}
         self.upload_s: dict[str, float] = {}
         self.uploaded: set[str] = set()
         self.prepared: list[tuple[str, float]] = []
@@ -305,6 +305,15 @@ def test_a_defect_in_a_step_ends_neither_the_run_nor_the_other_jobs() -> None:
     world.errors["bad"] = RuntimeError("a defect")
     world.run()
     assert world.states() == {"bad": State.SUBMITTING, "good": State.SUCCEEDED}
+
+
+def test_a_defect_outside_of_a_step_stops_the_run_and_what_is_in_flight_ends() -> None:
+    world = World(pending("a"), pending("b"))
+    world.complete_after = {"a": 3}
+    world.input_errors["b"] = [RuntimeError("unexpected")]
+    world.run(concurrency=1)
+    assert world.states() == {"a": State.SUCCEEDED, "b": State.PENDING}
+    assert world.stopped == ("a defect in batchrunner during the prepare, please report it: RuntimeError('unexpected')")
 
 
 def test_a_run_stops_after_so_many_failed_jobs() -> None:
