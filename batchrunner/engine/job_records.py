@@ -5,7 +5,7 @@ everything that a listener, a report or the next step sees is durable. What is l
 polls, a charge) changes here at once and is stored with the next move, or by `flush`.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -57,7 +57,7 @@ class JobRecords:
         """Return the manifest's ids of a job; none for a job that the manifest no longer names."""
         return self._deps.ids(fingerprint)
 
-    def move(self, fingerprint: str, move: Move, **changes: Any) -> Awaitable[Record]:
+    def move(self, fingerprint: str, move: Move, **changes: Any) -> Coroutine[Any, Any, Record]:
         """Make a move and return the new record. changes: as for `batchrunner.job.advance`. Raises LocalFault."""
         return self.store(move, advance(self._records[fingerprint], move, **changes))
 

@@ -14,7 +14,7 @@ from batchrunner.engine.job_records import JobRecords
 from batchrunner.engine.loop import Engine
 from batchrunner.engine.policy import Policy
 from batchrunner.engine.ports import Dependencies
-from batchrunner.errors import CallError, JobFault, LocalFault, NetworkFault
+from batchrunner.errors import JobFault, LocalFault, NetworkFault
 from batchrunner.job import Record, Result, State, TimelineEvent
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
