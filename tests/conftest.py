@@ -7,7 +7,6 @@ import fcntl
 import gc
 import importlib
 import io
-import itertools
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from fractions import Fraction
 from functools import cache
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from batchrunner.storage.durable_files import Disk
 ROOT = Path(__file__).parent.parent
 MEDIA = ROOT / "manifests" / "media"
 NOW = 1_800_000_000.0  # wall time for tests that need one
-_TESTS = itertools.count()
+_TESTS = count()
 _MEMORY_BYTES = 4 << 30  # a multiple of what the tests write
 
 
@@ -119,17 +119,28 @@ def _module_name(path: Path) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the slow tests, and distribute them so that every worker starts with its share.
-
-    xdist gives each worker a consecutive block.
-    """
+    """Mark the slow tests, and order all tests for xdist, which gives each worker a consecutive block."""
     workers = int(getattr(config, "workerinput", {"workercount": 1})["workercount"])
     places = {item: _place(item) for item in items}
-    for item, place in places.items():
-        if place < len(_SLOW):
-            item.add_marker("slow")
-    items.sort(key=places.__getitem__)
-    items[:] = [item for worker in range(workers) for item in items[worker::workers]]
+    slow = sorted((item for item in items if places[item] < len(_SLOW)), key=places.__getitem__)
+    for item in slow:
+        item.add_marker("slow")
+    items[:] = _in_blocks(slow, [item for item in items if places[item] == len(_SLOW)], workers)
+
+
+def _in_blocks(slow: list[pytest.Item], quick: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Order tests so that the block of each worker has its share of the slow ones, and then a part of the others.
+
+    The tests of a module stay together: nearly every fixture of a module is made by one worker only.
+    """
+    left, ordered = len(slow) + len(quick), list[pytest.Item]()
+    others = iter(quick)
+    for worker in range(workers):
+        size = left // (workers - worker)  # as xdist divides them
+        share = slow[worker::workers]
+        ordered += [*share, *islice(others, size - len(share))]
+        left -= size
+    return ordered
 
 
 def pytest_collection_finish() -> None:
