@@ -15,7 +15,6 @@ from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from batchrunner.formatting import length_text, printable, rfc3339, size_text
 from batchrunner.media.posters import Pictures
@@ -64,12 +63,14 @@ def render(report: dict[str, Any], pictures: Pictures | None = None, found: Page
 
     found: what the page needs of the rows, if the caller has read them.
     """
+    from batchrunner.report.page_environment import page_texts  # here, because Jinja is large
+
     shown, collected = pictures or Pictures(), found or _read(report)
     environment = _environment()
     style, script = _asset("report.css"), _asset("report.js")
     done, earlier = collected.attempts, AttemptTable(report["earlier_jobs"])
     spans = run_spans(report, chain(done, earlier))
-    cards, facets = gallery.cards(collected.cards), gallery.facets(collected.cards)
+    jobs, facets = gallery.in_order(collected.cards), gallery.facets(collected.cards)
     return environment.get_template("report.html.j2").render(
         report=report,
         **_first_screen(report, collected.causes()),
@@ -78,12 +79,12 @@ def render(report: dict[str, Any], pictures: Pictures | None = None, found: Page
         script=script,
         script_hash=_digest(script),
         earlier_jobs=[complete(job) for job in islice(report["earlier_jobs"], _MOST_EARLIER)],
-        cards=cards,
+        cards=[page_texts(card) for card in gallery.cards(jobs)],
         first=gallery.FIRST,
         facets=facets,
         bucket=_bucket(report),
         left_out=gallery.left_out(report["totals"], dict(facets["state"])),
-        data=_data([gallery.details(card["job"]) for card in cards]),
+        data=_data([gallery.details(job) for job in jobs]),
         posters=_data(dict(shown.posters)),
         clips=_data(dict(shown.clips)),
         timeline=timeline(report, done, spans),
@@ -159,7 +160,7 @@ def _environment() -> "Environment":
         "px": lambda number: f"{number:.1f}".removesuffix(".0"),
         "iso": rfc3339,
         "clock": lambda moment: f"{datetime.fromtimestamp(moment, UTC):%H:%M:%S}",
-        "link": _link,
+        "link": gallery.link,
         "state_text": _state_text,
         "when": _when,
     }
@@ -170,11 +171,6 @@ def _data(value: object) -> str:
     """Return `value` as JSON for a script element. The result cannot end the element or start a comment."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _link(name: str) -> str:
-    """Return the link target of a file next to the page."""
-    return f"./{quote(name, errors='replace')}"
 
 
 def _state_text(state: str) -> str:

@@ -1,6 +1,7 @@
 """The environment of the page's templates: how a template reads a value, and how the value becomes text of the page.
 
-A page has 100,000 values, so each takes few calls. Import it only where a page is made, because Jinja is large.
+A page has 100,000 values, so each takes few calls. In a block without autoescape, the template writes texts of
+`page_texts`, and makes no call for a value. Import it only where a page is made, because Jinja is large.
 """
 
 import re
@@ -18,6 +19,7 @@ from batchrunner.report.compiled_templates import CompiledTemplates
 _METHODS = frozenset(dir(dict))
 # ASCII without the characters that are escaped: most texts
 _is_plain = re.compile(r"[ !#-%(-;=?-~]*").fullmatch
+_is_special = re.compile(r"[&<>\"\\]").search
 _escape = cast("Callable[[object], str]", FILTERS["escape"])
 
 
@@ -47,11 +49,36 @@ def _page_text(value: object) -> str:
     return value if _is_plain(value) else _escape(printable(value))
 
 
+def page_texts(values: dict[str, Any]) -> dict[str, Any]:
+    r"""Return the values with all texts, also those in lists and tuples, as texts of the page.
+
+    Most need no change. One look at the `repr` of all values shows this: it writes a character that is not printable
+    with a ``\``, and a text with a ``'`` between two ``"``.
+    """
+    return {name: _page_texts(value) for name, value in values.items()} if _is_special(repr(values)) else values
+
+
+def _page_texts(value: object) -> object:
+    if isinstance(value, str):
+        return _page_text(value)
+    return [_page_texts(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 class _OneCall(CodeGenerator):
-    """Write one call for each value, because `_page_text` also escapes."""
+    """Write one call for each value, because `_page_text` also escapes, and none in a block without autoescape.
+
+    In such a block, values are dicts and `page_texts`.
+    """
+
+    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:  # noqa: N802 (the name of a method of Jinja)
+        if frame.eval_ctx.autoescape:
+            super().visit_Getattr(node, frame)
+        else:
+            self.visit(node.node, frame)
+            self.write(f"[{node.attr!r}]")
 
     def _output_child_pre(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> None:
-        self.write(finalize.src or "")
+        self.write((finalize.src or "") if frame.eval_ctx.autoescape else "(")
 
     def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: CodeGenerator._FinalizeInfo) -> None:
         self.write(")")

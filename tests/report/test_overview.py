@@ -12,7 +12,7 @@ from batchrunner.plan.endings import ENDINGS
 from batchrunner.report import overview
 from batchrunner.report.build import build
 from batchrunner.report.failure_groups import causes
-from batchrunner.report.gallery import cards
+from batchrunner.report.gallery import cards, in_order
 from batchrunner.report.html import render
 from batchrunner.report.labels import label, stem
 from tests.report.test_report import ALL, RUN, attempt, record, snapshot
@@ -112,8 +112,8 @@ def test_takes_of_a_job_are_next_to_each_other() -> None:
     jobs = [dict(job) for job in build(snapshot(*[record(name, State.SUCCEEDED) for name in "abc"]), "0.1.0")["jobs"]]
     for job, (base, take) in zip(jobs, (("x", 2), ("y", 1), ("x", 1)), strict=True):
         job |= {"job": base, "take": take}
-    found = cards(jobs)
-    assert [(card["job"]["job"], card["take"]) for card in found] == [("x", "take 1"), ("x", "take 2"), ("y", "")]
+    found = cards(in_order(jobs))
+    assert [(card["group"], card["take"]) for card in found] == [("x", "take 1"), ("x", "take 2"), ("y", "")]
 
 
 def test_a_rehearsal_is_labelled_and_a_real_run_is_not() -> None:
