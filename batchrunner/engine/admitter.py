@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from batchrunner.engine.job_queue import JobQueue
 from batchrunner.engine.order_switch import OrderSwitch
 from batchrunner.formatting import count_text
-from batchrunner.job import Record
+from batchrunner.job import Record, State
 from batchrunner.plan.admission import Admission, AdmissionAction, AdmissionDecision, TimeLeft
 from batchrunner.plan.endings import NO_REASON, StopReason
 
@@ -96,7 +96,9 @@ class Admitter:
 
     def release(self, fingerprint: str) -> None:
         """Release what is reserved for a job beyond its record: its submission was stored, or was not made."""
-        self._admission.ledger.update(self._records[fingerprint])
+        record = self._records[fingerprint]
+        if record.state is State.PENDING:  # otherwise the last move has released it
+            self._admission.ledger.update(record)
 
     def requeue(self, fingerprint: str, not_before: float | None = None) -> None:
         """Give back a job's slot and let it wait for admission again, until `not_before` at least."""

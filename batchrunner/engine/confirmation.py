@@ -40,6 +40,13 @@ class Confirmation:
     def __init__(self) -> None:
         self._seen: _Seen | None = None
 
+    def take(self, status: GenerationStatus) -> bool:
+        """Take in a reply, and return whether it shows a terminal status that is believed now."""
+        if status.phase in TERMINAL:
+            return self.confirms(status)
+        self._seen = None
+        return False
+
     def confirms(self, status: GenerationStatus) -> bool:
         """Take in a reply with a terminal status, and return whether the status is believed now."""
         place = (status.result_url or "").partition("?")[0]

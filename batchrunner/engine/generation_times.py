@@ -42,19 +42,19 @@ class GenerationTimes:
         """Record that a poll found a generation unfinished now."""
         self._seen_at[fingerprint] = self._clock.monotonic()
 
-    def completed(self, record: Record) -> Record:
-        """Learn from a generation that a poll found complete now, and return its record with `completed_at`.
+    def completed(self, record: Record) -> float:
+        """Learn from a generation that a poll found complete now, and return its `completed_at`.
 
-        `completed_at` follows from the monotonic clock, so later runs read the duration that was measured.
+        It follows from the monotonic clock, so later runs read the duration that was measured.
         """
         now, fingerprint = self._clock.monotonic(), record.job.fingerprint
         unseen_s = now - self._seen_at.pop(fingerprint, float("-inf"))
         since, accepted_at = self._accepted_at.pop(fingerprint, None), record.last.accepted_at
         if since is None or accepted_at is None:
-            return record.with_attempt(completed_at=self._clock.now())
+            return self._clock.now()
         if unseen_s <= self._unseen_s:
             self._forecast.add(record.job, now - since)
-        return record.with_attempt(completed_at=accepted_at + now - since)
+        return accepted_at + now - since
 
     def age_s(self, record: Record) -> float:
         """Return how long a generation has been in flight, s. The wall clock counts only for those of earlier runs."""

@@ -49,8 +49,10 @@ class Forecast:
         """Add a generation's duration, in seconds. It is ignored if negative, because the wall clock was set back."""
         if took_s >= 0:
             kind = kind_of(job)
-            self._seen.setdefault(kind, deque(maxlen=_KEPT)).append(took_s)
-            self._works.setdefault(kind, deque(maxlen=_KEPT)).append(work_of(job))
+            if kind not in self._seen:
+                self._seen[kind], self._works[kind] = deque(maxlen=_KEPT), deque(maxlen=_KEPT)
+            self._seen[kind].append(took_s)
+            self._works[kind].append(work_of(job))
             self._usual.pop(kind, None)
 
     @property

@@ -31,7 +31,9 @@ class Budget:
     @property
     def limit(self) -> float | None:
         """The stricter limit of money, in credits."""
-        return min((one for one in (self.credits, self._usd_in_credits) if one is not None), default=None)
+        if self.usd is None or self.credits is None:
+            return self.credits if self.usd is None else self._usd_in_credits
+        return min(self.credits, self.usd * CREDITS_PER_USD)
 
     @property
     def setting(self) -> str:
@@ -164,11 +166,12 @@ class Ledger:
 
     def hold(self, record: Record, estimate: float | None) -> None:
         """Reserve the price of a submission that is about to be made, until `update` is called for its record."""
-        self._set(record.job.fingerprint, spend_of(record) + _reservation(estimate))
+        spend, reservation = spend_of(record), _of_one(estimate, over=False, is_quoted=False)
+        self._set(record.job.fingerprint, spend + reservation if spend.generations else reservation)
 
     def reserve(self, estimate: float | None) -> None:
         """Reserve the price of a submission for good, without its job: to project many jobs in little memory."""
-        self.total += _reservation(estimate)
+        self.total += _of_one(estimate, over=False, is_quoted=False)
 
     def refuses(self, estimate: float | None) -> StopReason:
         """Return why another generation at this price would exceed the budget; NO_REASON if it does not."""
@@ -186,7 +189,9 @@ class Ledger:
     def _is_new_overrun(self, record: Record) -> bool:
         """Return whether the latest attempt costs more than estimated, and more than it was known to."""
         over = overrun(record.last) if record.attempts else 0.0
-        request_id = record.last.request_id if over else ""
+        if not over:
+            return False
+        request_id = record.last.request_id
         if over <= self._overruns.get(request_id, 0.0):
             return False
         self._overruns[request_id] = over
@@ -197,10 +202,6 @@ class Ledger:
         self._by_job[fingerprint] = spend
         if spend != before:
             self.total = self.total.changed(before, spend)
-
-
-def _reservation(estimate: float | None) -> Spend:
-    return Spend(reserved=estimate or 0.0, unpriced=int(estimate is None), generations=1)
 
 
 def spend_of(record: Record) -> Spend:
@@ -237,11 +238,12 @@ def spend_of_attempt(attempt: Attempt) -> Spend:
     figure = attempt.estimate if attempt.credits is None else attempt.credits
     if not over:  # a quote of zero still reserves the estimate
         figure = attempt.credits or attempt.estimate
-    return _of_one(figure, over, figure is attempt.credits)
+    is_quoted = figure is not None and figure is attempt.credits
+    return _of_one(figure, over=over, is_quoted=is_quoted)
 
 
 @lru_cache(maxsize=4096)
-def _of_one(figure: float | None, over: bool, is_quoted: bool) -> Spend:
+def _of_one(figure: float | None, *, over: bool, is_quoted: bool) -> Spend:
     """Return the cost of one generation. Cached: jobs of one price share one object."""
     credits_ = figure or 0.0
     return Spend(

@@ -205,7 +205,8 @@ def _like(job: Job) -> _Like:
 
 def billed_seconds(job: Job) -> float | None:
     """Return the billed video seconds of a generation, by the frames or the length of the billed input."""
-    spec, media = registry.models().get(job.model), billed_input(job)
+    spec = registry.models().get(job.model)
+    media = job.inputs.get(spec.price.input) if spec and spec.price else None
     if media is None or spec is None or spec.price is None:
         return None
     return media.frames / spec.price.frames_per_second if media.frames else media.duration_s

@@ -119,7 +119,7 @@ def test_a_charge_above_its_estimate_that_takes_the_others_place_changes_the_ord
     fingerprint = next(name for name, short in batch.names.items() if short == "l")
     charged = Attempt(1, "r", 0.0, outcome="succeeded", credits=45.0, estimate=40.0)
     batch.records[fingerprint] = Record(batch.records[fingerprint].job, State.SUCCEEDED, (charged,))
-    batch.admitter.release(fingerprint)
+    batch.admission.ledger.update(batch.records[fingerprint])
     assert batch.next() == "k"
     assert batch.notices == [LONGEST_FIRST, NOT_ALL.format("max_credits")]
 

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from batchrunner.engine.shared_work import SharedWork
 
 
-async def claim(context: StepContext, fingerprint: str, request_id: str) -> NextStep | None:
-    """Claim a job for a submission. Return None where it is granted, else what follows. Raises LocalFault."""
-    record = context.records[fingerprint]
-    answer = await context.deps.account.claim(record, request_id, context.price(record.job))
+async def claim(context: StepContext, fingerprint: str, request_id: str, price: float | None) -> NextStep | None:
+    """Claim a job for a submission. Return None where it is granted, else what follows. Raises LocalFault.
+
+    price: in credits; None if unknown.
+    """
+    answer = await context.deps.account.claim(context.records[fingerprint], request_id, price)
     match answer:
         case Granted():
             return None

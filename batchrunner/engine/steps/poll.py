@@ -32,19 +32,31 @@ async def poll(context: StepContext, fingerprint: str, breaker_generation: int) 
         return await _failed_poll(context, fingerprint, record.generation_id, error)
     history = context.polls.of(fingerprint)
     history.answered()
-    credits_ = record.last.credits if status.credits is None else status.credits
-    record = record.with_attempt(polls=record.last.polls + 1, credits=credits_)
-    context.records.update(record)
+    is_over = history.confirmation.take(status)
+    is_new = status.phase is Phase.COMPLETED and is_over and record.last.completed_at is None
+    record = _observed(context, record, status, is_new=is_new)
     _notice_unexpected(context, fingerprint, status)
     if status.phase not in TERMINAL:
-        history.confirmation.reset()
-    elif not history.confirmation.confirms(status):
+        return await _unfinished(context, fingerprint, record, status.phase)
+    if not is_over:
         return PollAgain(min(context.policy.confirm_s, context.policy.poll_interval_s))
     if status.phase is Phase.FAILED:
         return await _failed(context, fingerprint, status.error)
-    if status.phase is Phase.COMPLETED:
-        return await _completed(context, fingerprint, record, status)
-    return await _unfinished(context, fingerprint, record, status.phase)
+    return await _completed(context, fingerprint, status)
+
+
+def _observed(context: StepContext, record: Record, status: GenerationStatus, *, is_new: bool) -> Record:
+    """Take in a reply about a generation, and return its record. is_new: it was not known to be complete."""
+    last = record.last
+    record = record.with_attempt(
+        polls=last.polls + 1,
+        credits=last.credits if status.credits is None else status.credits,
+        completed_at=context.times.completed(record) if is_new else last.completed_at,
+    )
+    context.records.update(record)
+    if is_new:
+        context.deps.account.slot_freed(record)
+    return record
 
 
 def _notice_unexpected(context: StepContext, fingerprint: str, status: GenerationStatus) -> None:
@@ -84,11 +96,7 @@ async def _failed(context: StepContext, fingerprint: str, problem: Problem | Non
     return next_step
 
 
-async def _completed(context: StepContext, fingerprint: str, record: Record, status: GenerationStatus) -> NextStep:
-    if record.last.completed_at is None:
-        record = context.times.completed(record)
-        context.records.update(record)
-        context.deps.account.slot_freed(record)
+async def _completed(context: StepContext, fingerprint: str, status: GenerationStatus) -> NextStep:
     if status.result_url is not None:
         return Download(status.result_url)
     history = context.polls.of(fingerprint)

@@ -44,11 +44,11 @@ async def submit(context: StepContext, fingerprint: str, breaker_generation: int
         return Submit(PREPARE_AGAIN_S)
     if context.is_stopped():  # meanwhile
         return Submit()
-    request_id = f"{context.run_id}.{job.key}.{len(record.attempts) + 1}"
-    if (next_step := await claim(context, fingerprint, request_id)) is not None:
+    request_id, price = f"{context.run_id}.{job.key}.{len(record.attempts) + 1}", context.price(job)
+    if (next_step := await claim(context, fingerprint, request_id, price)) is not None:
         return next_step
     forget_generation(context, fingerprint)
-    await context.records.begin_submit(fingerprint, request_id, context.price(job))
+    await context.records.begin_submit(fingerprint, request_id, price)
     try:
         reply = context.deps.provider.submit(job, request_id)
         accepted = await context.calls.call("submit", fingerprint, breaker_generation, reply)
