@@ -10,21 +10,18 @@ Signed links carry their end in the query. Seen in the service's own transcripts
 import re
 from datetime import UTC, datetime
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit
 
 _BLANK = "".join(map(chr, range(0x21)))  # spaces and control characters, which may surround a link
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 _AUTHORITY = re.compile(r"//([^/?]*)(.*)", re.DOTALL)
 _CANNOT_STAND = re.compile(rb"[^\x21-\x7e]")
+_TIMES = re.compile(r"(?:^|&)(expires|x-[a-z0-9-]*(?:expires|date))=([^&]+)", re.IGNORECASE)
 _DATE = "%Y%m%dT%H%M%SZ"
 
 
 def expires_at(url: str) -> float:
     """Return when `url` expires, in s since the epoch, or infinity if it does not say."""
-    try:
-        query = {name.lower(): value for name, value in parse_qsl(urlsplit(url).query)}
-    except ValueError:
-        return float("inf")
+    query = {name.lower(): value for name, value in _TIMES.findall(url.partition("#")[0].partition("?")[2])}
     for name, value in query.items():
         try:
             if name == "expires":

@@ -58,13 +58,21 @@ def levels(reply: dict[str, Any], asked: str = "") -> list[dict[str, Any]]:
     found = [reply]
     while len(found) < _LEVELS:
         outer = found[-1]
-        if "status" in outer and any(same_generation(item, asked) for item in ids_of(outer)):
+        inner = _enveloped(outer)
+        if inner is None or ("status" in outer and any(same_generation(item, asked) for item in ids_of(outer))):
             break
-        inner = next((item for key in _ENVELOPES if (item := _single(outer.get(key))) is not None), None)
-        if inner is None or ("status" in outer and "status" not in inner and not ids_of(inner)):
+        if "status" in outer and "status" not in inner and not ids_of(inner):
             break
         found.append(inner)
     return found
+
+
+def _enveloped(outer: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the object in the first envelope of an object, or None."""
+    for key in _ENVELOPES:
+        if key in outer and (inner := _single(outer[key])) is not None:
+            return inner
+    return None
 
 
 def ids_of(level: Mapping[str, Any]) -> list[str]:
@@ -74,7 +82,7 @@ def ids_of(level: Mapping[str, Any]) -> list[str]:
 
 def id_text(value: object) -> str | None:
     """An id as text, or None where `value` cannot be one."""
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_MAX_ID else value
+    text = str(value) if type(value) is int and abs(value) < 10**_MAX_ID else value  # a truth value is no id
     return text if is_usable_id(text) else None
 
 
@@ -112,19 +120,21 @@ def id_in_text(body: bytes) -> str | None:
 
 
 def _text(body: bytes) -> str:
-    if body.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" in body[2:6]:
-        return body.decode("utf-16", "replace")
     try:
-        return body.decode("utf-8-sig")
+        return body.decode().removeprefix("\ufeff")
     except UnicodeDecodeError:
+        if body.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" in body[2:6]:
+            return body.decode("utf-16", "replace")
         return body.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
 
 
 def _loaded(text: str) -> object:
+    """Return the JSON value that is the whole text, or None."""
     try:
-        return _DECODER.decode(text)
+        value, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         return None
+    return value if end == len(text) else None
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
@@ -141,9 +151,9 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _single(value: object) -> dict[str, Any] | None:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return value if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        return value
+    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) else None
 
 
 def _pairs(text: str) -> Iterator[tuple[Sequence[str], str, str | None]]:

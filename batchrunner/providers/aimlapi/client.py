@@ -6,11 +6,11 @@ into the Authorization header of requests to the service's own base URL.
 
 import asyncio
 import zlib
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -218,7 +218,7 @@ class ApiClient:
     async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
         """Poll a generation once. inputs: the URLs that its job submitted. Raises CallError."""
         # Ids hold ':' and '/' and must travel percent-encoded; yarl leaves both as they are in a query.
-        read = await self._get(_PATH, {"generation_id": generation_id})
+        read = await self._get(f"{_PATH}?generation_id={_quoted(generation_id)}")
         return self._parsed(responses.read_status, read, generation_id, inputs, self._base)
 
     async def ping(self) -> None:
@@ -244,7 +244,7 @@ class ApiClient:
         ended, complete, is_whole = False, False, True
         date: str | None = None
         for _ in range(_LOG_PAGES):
-            read = await self._get(_LOG_PATH, query)
+            read = await self._get(_target(_LOG_PATH, query))
             page = self._parsed(responses.read_log, read)
             rows += page.rows
             date = date or read.headers.get("date", "")  # of the first page: the others are no older
@@ -259,7 +259,7 @@ class ApiClient:
 
     async def balance(self) -> Balance | None:
         """Return the account's balance; None where the service does not show it to this key. Raises CallError."""
-        read = await self._get(_BALANCE_PATH, {})
+        read = await self._get(_BALANCE_PATH)
         return self._parsed(billing.read_balance, read)
 
     async def charges(self, since: float) -> Charges | None:
@@ -267,7 +267,7 @@ class ApiClient:
         query = {"from": billing.period(since), "limit": "100"}
         rows: list[Charge] = []
         for _ in range(_CHARGES_PAGES):
-            read = await self._get(_CHARGES_PATH, query)
+            read = await self._get(_target(_CHARGES_PATH, query))
             page = self._parsed(billing.read_charges, read)
             if page is None:
                 return Charges(tuple(rows), complete=False) if rows else None
@@ -282,15 +282,14 @@ class ApiClient:
         query = {"id": ",".join(registry.models()), "include": "pricing"}
         version = known.version if known else ""
         # The list is public, so the key is not sent.
-        read = await self._get(_PRICES_PATH, query, {"If-None-Match": version} if version else {})
+        read = await self._get(_target(_PRICES_PATH, query), {"If-None-Match": version} if version else {})
         if known and read.status == billing.NOT_MODIFIED:
             return replace(known, as_of=self._clock.now())
         return self._parsed(billing.read_prices, read, URL(self._base).host or "")
 
-    async def _get(self, path: str, query: dict[str, str], headers: dict[str, str] | None = None) -> "_Read":
-        """Look something up. headers: sent instead of the key."""
-        encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
-        url = URL(f"{self._base}{path}{'?' if encoded else ''}{encoded}", encoded=True)
+    async def _get(self, target: str, headers: dict[str, str] | None = None) -> "_Read":
+        """Look something up. target: path and query. headers: sent instead of the key."""
+        url = URL(f"{self._base}{target}", encoded=True)
         sent = self._authorization if headers is None else headers
         assert self._lookups is not None
         try:
@@ -313,6 +312,11 @@ class ApiClient:
         return settings or call_fault(error, body, self._redactor)
 
 
+def _target(path: str, query: Mapping[str, str]) -> str:
+    return f"{path}?{'&'.join(f'{name}={_quoted(value)}' for name, value in query.items())}"
+
+
+@lru_cache(1024)  # a generation is polled many times
 def _quoted(value: str) -> str:
     return quote(value, safe="")
 

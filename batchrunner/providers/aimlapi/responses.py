@@ -216,7 +216,9 @@ def read_status(
     merged = _merged(found)
     label = merged.get("status")
     label = label if isinstance(label, str) else quoted(label)
-    known = _PHASES.get(_SPELLING.sub("", label[: 4 * _MAX_WORD]).lower()) if len(label) <= 4 * _MAX_WORD else None
+    known = _PHASES.get(label)
+    if known is None and len(label) <= 4 * _MAX_WORD:
+        known = _PHASES.get(_SPELLING.sub("", label).lower())
     failure = failure_in(merged)
     link = None
     if known in {None, Phase.COMPLETED}:
@@ -417,7 +419,7 @@ def _classify(status: int, body: bytes, message: str, *, polling: bool) -> tuple
 def _names(found: list[dict[str, Any]], headers: Mapping[str, str], asked: str) -> bool:
     """Whether the reply names the generation `asked` for. Raises ServiceFault if it names another one."""
     ids = [item for level in found for item in ids_of(level)]
-    if any(same_generation(item, asked) for item in (*ids, headers.get("x-inference-id", ""))):
+    if asked in ids or any(same_generation(item, asked) for item in (*ids, headers.get("x-inference-id", ""))):
         return True
     if ids:
         raise ServiceFault(
@@ -430,7 +432,7 @@ def _names(found: list[dict[str, Any]], headers: Mapping[str, str], asked: str) 
 
 def _merged(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Merge the objects of a reply. Fields of inner objects win."""
-    return {key: value for level in found for key, value in level.items()}
+    return found[0] if len(found) == 1 else {key: value for level in found for key, value in level.items()}
 
 
 def _quote(reply: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
@@ -440,9 +442,9 @@ def _quote(reply: Mapping[str, Any], headers: Mapping[str, str]) -> float | None
     """
     named = _credits(reply)
     for header, unit in (("x-aimlapi-credits-used", 1.0), ("x-aimlapi-usd-spent", float(CREDITS_PER_USD))):
-        if named is None:
+        if named is None and header in headers:
             try:
-                value = float(headers.get(header, "")) * unit
+                value = float(headers[header]) * unit
             except ValueError:
                 continue
             named = value if 0 < value < _MAX_CREDITS else None
@@ -451,8 +453,7 @@ def _quote(reply: Mapping[str, Any], headers: Mapping[str, str]) -> float | None
 
 def _credits(reply: Mapping[str, Any]) -> float | None:
     meta = reply.get("meta")
-    usage = meta.get("usage") if isinstance(meta, dict) else None
-    if not isinstance(usage, dict):
+    if not isinstance(meta, dict) or not isinstance(usage := meta.get("usage"), dict):
         return None
     # tokens_used: the older name, which is still in the poll's schema.
     for key, unit in (("credits_used", 1), ("tokens_used", 1), ("usd_spent", CREDITS_PER_USD)):

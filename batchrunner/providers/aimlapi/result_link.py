@@ -9,13 +9,15 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
-from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urljoin, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 _MOST_TEXTS = 20_000  # of a reply
 _DEEPEST = 12
 _DOCUMENTED, _ANYWHERE = 0, 5  # ranks of places
 _ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
+# A link without a user, an address in brackets, blanks and characters outside ASCII: host, path, and query.
+_COMMON = re.compile(r"https?://([a-z0-9.-]+)(?::[1-5]?\d{1,4})?(/[!-\"$->@-~]*)?(?:\?([!-\"$-~]*))?")
 _RELATIVE = re.compile(r"(?![a-z][a-z0-9+.-]*:)[^\s\\]{1,2000}", re.IGNORECASE)
 _SPACE = re.compile(r"\s")
 _QUERY = re.compile(r"[?#]")
@@ -55,19 +57,22 @@ def result_link(
     certain: take only a link that stands in a known place, or names a video.
     """
     own = {_plain(item) for item in inputs}
+    if "video" in reply:  # the documented place first
+        reply = {"video": reply["video"], **reply}
     found: dict[int, list[str]] = {}
     for path, text, kind in islice(_texts(reply), _MOST_TEXTS):
         url = _absolute(text, path, base_url)
         if url is None or _plain(url) in own or _leads_elsewhere(path, url, kind):
             continue
         rank = _rank(path, url, kind)
+        if rank == _DOCUMENTED:
+            return url
         if rank < _ANYWHERE or not certain:
             found.setdefault(rank, []).append(url)
     if not found:
         return None
-    best = min(found)
-    urls = list(dict.fromkeys(found[best]))
-    if best == _DOCUMENTED or len(urls) == 1:
+    urls = list(dict.fromkeys(found[min(found)]))
+    if len(urls) == 1:
         return urls[0]
     videos = [url for url in urls if _extension(url) in _VIDEOS]
     return videos[0] if len(videos) == 1 else None
@@ -83,18 +88,24 @@ def _texts(reply: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str
         elif len(path) > _DEEPEST:
             continue
         elif isinstance(value, dict):
-            names = [value[key] for key in _CONTENT_TYPE_KEYS if key in value]
-            kind = next((name.lower() for name in names if isinstance(name, str)), "")
+            kind = _content_type(value)
             todo += [((*path, key), item, kind) for key, item in reversed(value.items())]
         elif isinstance(value, list):
             todo += [(path, item, kind) for item in reversed(value)]
+
+
+def _content_type(item: Mapping[str, Any]) -> str:
+    for key in _CONTENT_TYPE_KEYS:
+        if key in item and isinstance(item[key], str):
+            return str(item[key]).lower()
+    return ""
 
 
 def _absolute(text: str, path: tuple[str, ...], base_url: str) -> str | None:
     """Return the text as an absolute link, or None."""
     text = text.strip()
     if _ABSOLUTE.match(text):
-        return text if _split(text).hostname and not _SPACE.search(text) else None
+        return text if _split(text).host and not _SPACE.search(text) else None
     key_words = _key_words(path[-1]) if path else frozenset()
     if not base_url or key_words & _NAMES or not key_words & _PLACES or not _RELATIVE.fullmatch(text):
         return None
@@ -104,7 +115,7 @@ def _absolute(text: str, path: tuple[str, ...], base_url: str) -> str | None:
         url = urljoin(base_url.rstrip("/") + "/", text)
     except ValueError:
         return None
-    return url if _split(url).hostname else None
+    return url if _split(url).host else None
 
 
 def _leads_elsewhere(path: tuple[str, ...], url: str, kind: str) -> bool:
@@ -123,7 +134,7 @@ def _leads_elsewhere(path: tuple[str, ...], url: str, kind: str) -> bool:
         return True
     address = _split(url)
     asked = {name.lower() for name, _ in parse_qsl(address.query)} & {"generation_id", "request_id", "task_id"}
-    segments = {*address.path.lower().split("/"), (address.hostname or "").partition(".")[0]}
+    segments = {*address.path.lower().split("/"), address.host.partition(".")[0]}
     return bool(asked or segments & _OTHER_PATHS)
 
 
@@ -145,14 +156,24 @@ def _key_words(key: str) -> frozenset[str]:
     return frozenset(key_word.lower() for key_word in _KEY_WORD.findall(key[:100]))
 
 
+class _Address(NamedTuple):
+    """The used components of a URL. host: in lower case; "" for a bad address."""
+
+    host: str
+    path: str
+    query: str
+
+
 @lru_cache(256)
-def _split(url: str) -> SplitResult:
+def _split(url: str) -> _Address:
+    if common := _COMMON.fullmatch(url):
+        return _Address(*common.groups(""))
     try:
         address = urlsplit(url)
-        address.hostname, address.port  # noqa: B018 - both raise for a bad address
+        host, _ = address.hostname, address.port  # both raise for a bad address
     except ValueError:
-        return urlsplit("")
-    return address
+        return _Address("", "", "")
+    return _Address(host or "", address.path, address.query)
 
 
 @lru_cache(256)
@@ -161,9 +182,10 @@ def _extension(url: str) -> str:
     return found[1].lower() if found else ""
 
 
+@lru_cache(256)
 def _plain(url: str) -> str:
     """A link in a form in which two that mean the same are equal; of one that names a file, without its query."""
     url = url.strip()
     if _extension(url) in _FILES:
         url = _QUERY.split(url, maxsplit=1)[0]
-    return unquote(url).rstrip("/")
+    return (unquote(url) if "%" in url else url).rstrip("/")
