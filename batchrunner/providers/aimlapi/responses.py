@@ -216,9 +216,7 @@ def read_status(
     merged = _merged(found)
     label = merged.get("status")
     label = label if isinstance(label, str) else quoted(label)
-    known = _PHASES.get(label)
-    if known is None and len(label) <= 4 * _MAX_WORD:
-        known = _PHASES.get(_SPELLING.sub("", label).lower())
+    known = _PHASES.get(label) or _known_phase(label)
     failure = failure_in(merged)
     link = None
     if known in {None, Phase.COMPLETED}:
@@ -238,6 +236,11 @@ def read_status(
         named=named,
         notice=notice,
     )
+
+
+def _known_phase(label: str) -> Phase | None:
+    """Return the phase that a status word means in any spelling, or None."""
+    return _PHASES.get(_SPELLING.sub("", label).lower()) if len(label) <= 4 * _MAX_WORD else None
 
 
 def _phase(known: Phase | None, link: str | None, failure: object) -> Phase:
