@@ -75,6 +75,11 @@ def _enveloped(outer: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def merged_levels(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Merge the objects of a reply. Fields of inner objects win."""
+    return found[0] if len(found) == 1 else {key: value for level in found for key, value in level.items()}
+
+
 def ids_of(level: Mapping[str, Any]) -> list[str]:
     """The usable ids that an object gives itself, the more telling one last."""
     return [text for key in ("id", "generation_id") if key in level and (text := id_text(level[key]))]

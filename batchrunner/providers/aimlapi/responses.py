@@ -27,6 +27,7 @@ from batchrunner.providers.aimlapi.body import (
     json_object,
     json_value,
     levels,
+    merged_levels,
     same_generation,
 )
 from batchrunner.providers.aimlapi.reason import failure_in, quoted, reason, storable
@@ -172,7 +173,7 @@ def read_submission(status: int, headers: Mapping[str, str], body: bytes, now: f
         found = levels(reply) if reply else []
         generation_id = _submitted_id(found, headers, body)
         if generation_id:
-            return Accepted(generation_id, _quote(_merged(found), headers))
+            return Accepted(generation_id, _quote(merged_levels(found), headers))
         raise ServiceFault(
             "no_id",
             f"the service answered {status} without a generation id: {_excerpt(body)}",
@@ -213,7 +214,7 @@ def read_status(
         raise ServiceFault("bad_reply", f"the reply to a poll is not JSON: {_excerpt(body)}", status=status)
     found = levels(reply, asked)
     named = _names(found, headers, asked)
-    merged = _merged(found)
+    merged = merged_levels(found)
     label = merged.get("status")
     label = label if isinstance(label, str) else quoted(label)
     known = _PHASES.get(label) or _known_phase(label)
@@ -431,11 +432,6 @@ def _names(found: list[dict[str, Any]], headers: Mapping[str, str], asked: str) 
             HINTS["foreign_reply"],
         )
     return False
-
-
-def _merged(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Merge the objects of a reply. Fields of inner objects win."""
-    return found[0] if len(found) == 1 else {key: value for level in found for key, value in level.items()}
 
 
 def _quote(reply: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
