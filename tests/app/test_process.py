@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from batchrunner.app import process
-from tests.conftest import MEDIA, ROOT
+from tests.conftest import MEDIA, ROOT, made_once
 
 
 @pytest.fixture(autouse=True)
@@ -139,14 +139,16 @@ _LOCALES = {"de_DE.ISO-8859-1": "iso-8859-1", "zh_CN.GBK": "gbk", "C": "utf-8", 
 @pytest.fixture(scope="module")
 def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with locales that not every machine has."""
-    folder = tmp_path_factory.mktemp("locales")
+    return made_once(tmp_path_factory, "locales", _make_locales)
+
+
+def _make_locales(folder: Path) -> None:
     for name in _LOCALES:
         language, _, charset = name.partition(".")
         if language != "C":
             arguments = ["localedef", "-i", language, "-f", charset, str(folder / name)]
             if not shutil.which("localedef") or subprocess.run(arguments, check=False, capture_output=True).returncode:
                 pytest.skip(f"NOT TESTED: {name} cannot be made here; install localedef and its charmaps")
-    return folder
 
 
 @pytest.mark.parametrize("name", _LOCALES)
@@ -156,28 +158,24 @@ def test_any_locale_reads_utf_8_and_escapes_what_it_cannot_print(tmp_path: Path,
     }
     environment |= {"LOCPATH": str(locales), "LC_ALL": name, "PYTHONPATH": str(ROOT)}
 
-    def call(*command_lines: str) -> list[tuple[int, str]]:
-        arguments = " ; ".join(command_lines).split()
-        command = [sys.executable, "-c", SEVERAL, *arguments]
-        done = subprocess.run(command, cwd=tmp_path, check=False, stdout=PIPE, stderr=STDOUT, env=environment)
-        assert b"Traceback" not in done.stdout, done.stdout
-        *texts, end = done.stdout.decode(_LOCALES[name]).split("\0")
-        assert end == ""
-        return [(int(status), text) for text, status in zip(texts[::2], texts[1::2], strict=True)]
-
     (tmp_path / "clips").mkdir()
     shutil.copy(MEDIA / "bunny.mp4", tmp_path / "clips" / "🎬ü.mp4")
     shutil.copy(MEDIA / "hopper.jpg", tmp_path / "clips" / "中.jpg")
-    commands = "init clips -o ü.yaml", "validate ü.yaml", "plan ü.yaml --provider sandbox"
-    (first, _), (second, _), (third, text) = call(*commands)
-    assert (first, second, third, "1 job" in text) == (0, 0, 0, True), text
-    text = (tmp_path / "ü.yaml").read_text("utf-8")
-    (tmp_path / "ü.yaml").write_text(text.replace("🎬ü", "🎬é"), "utf-8")
-    (status, text), (_, as_json) = call("validate ü.yaml", "validate ü.yaml --format json")
-    assert (status, "no such file" in text) == (2, True), text
+    (tmp_path / "é.yaml").write_text("- {video: clips/🎬é.mp4, image: clips/中.jpg}\n", "utf-8")
+    commands = ["init clips -o ü.yaml", "validate ü.yaml", "plan ü.yaml --provider sandbox"]
+    commands += ["validate é.yaml", "validate é.yaml --format json"]
+    command = [sys.executable, "-c", SEVERAL, *" ; ".join(commands).split()]
+    done = subprocess.run(command, cwd=tmp_path, check=False, stdout=PIPE, stderr=STDOUT, env=environment)
+    assert b"Traceback" not in done.stdout, done.stdout
+    *output, end = done.stdout.decode(_LOCALES[name]).split("\0")
+    assert end == ""
+    texts, statuses = output[::2], list(map(int, output[1::2]))
+    assert (statuses, "1 job" in texts[2]) == ([0, 0, 0, 2, 2], True), texts
+    assert "🎬ü" in (tmp_path / "ü.yaml").read_text("utf-8")
     shown = "🎬é" if _LOCALES[name] == "utf-8" else "\\ud83c\\udfac"
-    assert shown in text
-    assert "🎬é" in str(json.loads(as_json)), "escapes are those of JSON"
+    assert "no such file" in texts[3]
+    assert shown in texts[3]
+    assert "🎬é" in str(json.loads(texts[4])), "escapes are those of JSON"
 
 
 @pytest.mark.parametrize(("library", "status"), [("obstore", 2), ("other", -signal.SIGABRT)])

@@ -127,21 +127,39 @@ def test_a_report_replaces_no_other_file(folder: Path) -> None:
     assert (journal.read_bytes(), clip.read_bytes()) == before
 
 
+# Runs the command lines of a JSON list one after the other. The first item of each is a text: names of files with this
+# text cannot be flushed; None: all can. Prints the status and the messages of each as JSON.
+ON_A_FULL_DISK = """
+import contextlib, errno, io, json, sys
+from batchrunner import cli
+from batchrunner.report import writer as report
+class Full(report.Disk):
+    def flush(self, file):
+        if no_space is not None and no_space in str(file.name):
+            raise OSError(errno.ENOSPC, "no space")
+        super().flush(file)
+report.Disk, found = Full, []
+for no_space, *arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    with contextlib.redirect_stderr(io.StringIO()) as messages, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            cli.main()
+        except SystemExit as end:
+            found.append((end.code or 0, messages.getvalue()))
+print(json.dumps(found))
+"""
+
+
 def test_a_report_that_cannot_be_written_is_reported_with_the_older_one(folder: Path) -> None:
-    full = "import errno, os, sys; from batchrunner import cli\nfrom batchrunner.report import writer as report\n"
-    full += "class Full(report.Disk):\n def flush(self, file):\n"
-    full += "  if os.environ['FULL_FOR'] in str(file.name): raise OSError(errno.ENOSPC, 'no space')\n"
-    full += "report.Disk = Full; cli.main()"
-
-    def run_on_a_full_disk(for_names_with: str) -> str:
-        program = [sys.executable, "-c", full, "run", "night.yaml", *TINY]
-        more = environment(FULL_FOR=for_names_with)
-        done = subprocess.run(program, cwd=folder, env=more, capture_output=True, text=True, check=False)
-        assert done.returncode == 5, done.stderr
-        assert "the report could not be written: " in done.stderr
-        return done.stderr
-
-    assert "older" not in run_on_a_full_disk(""), "there is none yet"
-    assert call("report", folder / "output" / "night", cwd=folder).returncode == 0
-    assert "these files are from an earlier run: report.html, report.json, results.csv" in run_on_a_full_disk("")
-    assert "older" not in run_on_a_full_disk("junit"), "only the extra file is missing"
+    run = ["run", "night.yaml", *TINY]
+    command_lines = [["", *run], [None, "report", "output/night"], ["", *run], ["junit", *run]]
+    program = [sys.executable, "-c", ON_A_FULL_DISK, json.dumps(command_lines)]
+    done = subprocess.run(program, cwd=folder, env=environment(), capture_output=True, text=True, check=True)
+    first, report, second, third = json.loads(done.stdout)
+    assert report[0] == 0
+    for status, messages in (first, second, third):
+        assert status == 5, messages
+        assert "the report could not be written: " in messages
+    assert "older" not in first[1], "there is none yet"
+    assert "these files are from an earlier run: report.html, report.json, results.csv" in second[1]
+    assert "older" not in third[1], "only the extra file is missing"
