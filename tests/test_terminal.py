@@ -21,6 +21,7 @@ import pyte
 import pytest
 
 from tests.conftest import MEDIA, ROOT
+from tests.soak.processes import fork_on_terminal
 
 PATIENCE_S = 60
 SLOW = "service: {duration: 20h, spread: 0, render: tiny, capacity: 4}\n"
@@ -28,28 +29,33 @@ QUICK = "service: {duration: 10s, spread: 0, render: tiny, capacity: 4}\n"
 
 
 class Terminal:
-    """A command on a terminal of the given columns and lines."""
+    """A command on a terminal of the given columns and lines. forked: if possible (`tests.soak.forks`)."""
 
-    def __init__(self, folder: Path, columns: int, lines: int, *arguments: str, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, columns: int, lines: int, *arguments: str, forked: bool = True, **environment: str
+    ) -> None:
         self.screen: Any = pyte.Screen(columns, lines)
         self._stream: Any = pyte.ByteStream(self.screen)
         self.raw = b""
         self._master, self._slave = os.openpty()
         self._set_size(columns, lines)
+        foreign = ("BATCHRUNNER_", "NO_", "FORCE_", "COLUMNS", "LINES")
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        clean |= {"TERM": "xterm-256color", **environment}
+        started = fork_on_terminal(self._slave, arguments, folder, clean) if forked else None
+        self.process = started or self._executed(arguments, folder, clean)
+
+    def _executed(self, arguments: tuple[str, ...], folder: Path, clean: dict[str, str]) -> subprocess.Popen[bytes]:
         ours = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"  # so that Ctrl-C is a signal
         ours += "\nimport signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # ignored in the background
         code = f"{ours}\nfrom batchrunner.cli import main; main()"
-        clean = {
-            key: value for key, value in os.environ.items() if not key.startswith(("BATCHRUNNER_", "NO_", "FORCE_"))
-        }
-        clean = {key: value for key, value in clean.items() if key not in {"COLUMNS", "LINES"}}
-        self.process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,
             cwd=folder,
-            env={**clean, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "PYTHONUTF8": "1", **environment},
+            env={**clean, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
             start_new_session=True,
         )
 
@@ -83,7 +89,7 @@ class Terminal:
                 self._take()
         while select.select([self._master], [], [], 0)[0]:
             self._take()
-        return self.process.returncode
+        return self.process.wait()
 
     def press(self, keys: bytes) -> None:
         os.write(self._master, keys)
@@ -155,7 +161,7 @@ def test_the_screen_follows_the_window(folder: Path) -> None:
 
 
 def test_the_final_lines_stay_on_the_terminal(folder: Path) -> None:
-    with Terminal(folder, 100, 30, *run("quick.yaml")) as terminal:
+    with Terminal(folder, 100, 30, *run("quick.yaml"), forked=False) as terminal:
         assert terminal.end() == 0, terminal.shown
         assert terminal.shown[0].startswith("✓ night (sandbox): 6 of 6 jobs succeeded")
         assert any(line.startswith("report ") and line.endswith("report.html") for line in terminal.shown)

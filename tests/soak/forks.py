@@ -7,6 +7,7 @@ Where the run would execute a process that decodes media, the server forks that 
 """
 
 import atexit
+import fcntl
 import json
 import os
 import select
@@ -15,6 +16,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -142,7 +144,10 @@ class Forks:
     def start(
         self, arguments: list[str], cwd: Path, environment: Mapping[str, str], output: int, errors: int
     ) -> ForkedProcess:
-        """Start a run in a session of its own. output, errors: the descriptors of its standard output and error."""
+        """Start a run in a session of its own. output, errors: the descriptors of its standard output and error.
+
+        If these are one terminal, it is the session's terminal and the run's standard input too.
+        """
         request = {"arguments": arguments, "cwd": str(cwd), "environment": dict(environment)}
         return self._requests.send(request, output, errors)
 
@@ -278,10 +283,20 @@ def _become(request: dict[str, Any], descriptors: Sequence[int], requests: Reque
     if not is_run:
         requests.close()
         return decode_worker()
+    if os.isatty(1):
+        _use_terminal()
     sys.argv[:] = request["arguments"]
     sys.path[0] = str(Path(sys.argv[0]).parent)
     _fork_decoders(requests)
     return command()
+
+
+def _use_terminal() -> None:
+    fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+    os.dup2(1, 0)
+    # The server's streams know of their own files whether these can seek and are terminals.
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        setattr(sys, name, open(descriptor, mode, buffering=1, closefd=False))  # noqa: SIM115 (a descriptor)
 
 
 def command() -> Callable[[], None]:

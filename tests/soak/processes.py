@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +52,16 @@ def call(*arguments: str | Path, cwd: Path, **more: str) -> "subprocess.Complete
         for file in (output, errors):
             file.seek(0)
         return subprocess.CompletedProcess(argv, status, output.read(), errors.read())
+
+
+def fork_on_terminal(
+    terminal: int, arguments: Sequence[str], cwd: Path, variables: Mapping[str, str]
+) -> forks.ForkedProcess | None:
+    """Start the command, forked, on a terminal; return None where it has to be executed. variables: its environment."""
+    server = _server()
+    if not server or not server.can_start(variables):
+        return None
+    return server.start([*command(), *arguments], cwd, variables, terminal, terminal)
 
 
 def execute(*arguments: str | Path, cwd: Path, **more: str) -> "subprocess.CompletedProcess[str]":
