@@ -6,7 +6,7 @@ that has started is finished, even if some of its callers are cancelled.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Generic, TypeVar
@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from batchrunner.errors import LocalFault
 
 _T = TypeVar("_T")
-_Future = asyncio.Future[LocalFault | None]
+_Done = asyncio.Future[None]
 
 
 class Batcher(Generic[_T]):
@@ -27,48 +27,42 @@ class Batcher(Generic[_T]):
         self._executor = executor
         self._work = work
         self._items: list[_T] = []
-        self._waiting: list[_Future] = []
+        self._waiting: list[_Done] = []
         self._is_busy = False
 
-    async def do(self, items: Sequence[_T]) -> None:
-        """Return when `items` are done. Raises LocalFault."""
-        done = self._add(items)
+    def do(self, items: Sequence[_T]) -> Awaitable[None]:
+        """Process `items`. The result is awaited at once; it raises LocalFault."""
+        done: _Done = asyncio.Future()
+        self._items += items
+        self._waiting.append(done)
         if not self._is_busy:
             self._is_busy = True
             asyncio.get_running_loop().call_soon(self._next_batch)
-        fault = await done
-        if fault is not None:
-            raise fault
+        return done
 
     def post(self, items: Sequence[_T]) -> None:
         """Process `items` without waiting for them. `work` has to keep what a fault leaves undone."""
-        self._add(items)
+        self._items += items
         if not self._is_busy:
             self._next_batch()
-
-    def _add(self, items: Sequence[_T]) -> _Future:
-        done: _Future = asyncio.get_running_loop().create_future()
-        self._items += items
-        self._waiting.append(done)
-        return done
 
     def _next_batch(self) -> None:
         items, waiting = self._items, self._waiting
         self._items, self._waiting = [], []
-        self._is_busy = bool(waiting)
-        if waiting:
+        self._is_busy = bool(items or waiting)
+        if self._is_busy:
             work = asyncio.get_running_loop().run_in_executor(self._executor, self._work, items)
             work.add_done_callback(partial(self._ended, waiting))
 
-    def _ended(self, waiting: list[_Future], work: _Future) -> None:
+    def _ended(self, waiting: list[_Done], work: "asyncio.Future[LocalFault | None]") -> None:
         self._next_batch()
         if work.cancelled():  # the loop is closing
             return
-        error = work.exception()
+        error = work.exception() or work.result()
         for done in waiting:
             if done.done():  # cancelled
                 continue
             if error is None:
-                done.set_result(work.result())
+                done.set_result(None)
             else:
                 done.set_exception(error)
