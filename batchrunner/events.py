@@ -5,7 +5,7 @@ An event reports what has happened and is not a command. It is announced after i
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.errors import Problem
 from batchrunner.job import Job, Move, Record, State
@@ -26,8 +26,7 @@ class RemainderSummary:
     ended_at: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedEnd:
+class PlannedEnd(NamedTuple):
     """When a run stops at the latest. at: wall time, s. setting: the setting that says so."""
 
     at: float
@@ -60,8 +59,7 @@ class RunStarted:
     unselected: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class JobMoved:
+class JobMoved(NamedTuple):
     """A job made a move of the state machine. ids: the job's ids (none for a job of an earlier manifest)."""
 
     at: float
@@ -70,8 +68,7 @@ class JobMoved:
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
-class CallFailed:
+class CallFailed(NamedTuple):
     """A call failed and is repeated in `retry_in_s` seconds. call: ``submit``, ``poll`` or ``download``.
 
     failures: this job's own failures in a row. most: the number of failures that ends the job; None: no limit.
@@ -86,8 +83,7 @@ class CallFailed:
     most: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobSeen:
+class JobSeen(NamedTuple):
     """A poll reported for the first time that the service is working on a job."""
 
     at: float
@@ -95,8 +91,7 @@ class JobSeen:
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
-class Fetching:
+class Fetching(NamedTuple):
     """A clip is being downloaded. total_bytes: None if its host did not say. At most two events per second and clip."""
 
     at: float
@@ -106,8 +101,7 @@ class Fetching:
     total_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class CallHealthChanged:
+class CallHealthChanged(NamedTuple):
     """The status of one kind of call changed. call: ``submit``, ``poll`` or ``download``. next_at: of the next try."""
 
     at: float
@@ -117,8 +111,7 @@ class CallHealthChanged:
     next_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CapChanged:
+class CapChanged(NamedTuple):
     """The working cap changed. limit: the user's cap, which the working cap never exceeds."""
 
     at: float
@@ -126,8 +119,7 @@ class CapChanged:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Noticed:
+class Noticed(NamedTuple):
     """A notice that stops nothing, such as an unknown status or an unusual clip.
 
     routine: it is expected, and nobody has to act. urgent: a person has to act, so it is also shown when the log is
@@ -178,8 +170,7 @@ class Overrun:
         return f"{text}. {limit} is exceeded: {dollars(self.worst_credits)} is spent or reserved"
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(NamedTuple):
     """The run makes no more submissions. reason: for people. kind: a key of `batchrunner.plan.endings.ENDINGS`."""
 
     at: float
@@ -187,15 +178,13 @@ class Stopping:
     kind: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Alive:
+class Alive(NamedTuple):
     """The loop is running. Announced a few times per second, to update displayed times."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnding:
+class RunEnding(NamedTuple):
     """No job is active any more, and the report is being written. `RunFinished` follows. at: the end of the run."""
 
     at: float

@@ -275,8 +275,7 @@ class Result:
     objects: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedFile:
+class PlacedFile(NamedTuple):
     """The owner of a file in the run directory: the job's fingerprint, the content's hex SHA-256 and size."""
 
     fingerprint: str

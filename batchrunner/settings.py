@@ -15,7 +15,7 @@ from datetime import datetime
 from datetime import time as time_of_day
 from difflib import get_close_matches
 from math import ceil
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from batchrunner.errors import UsageError
 from batchrunner.formatting import parse_duration, parse_size
@@ -201,8 +201,7 @@ class Settings:
     no_progress: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """A number of jobs, or a percentage of them."""
 
     number: float

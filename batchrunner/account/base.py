@@ -7,7 +7,7 @@ times are wall time, seconds since the epoch, because several processes share th
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from batchrunner.errors import Problem
 from batchrunner.job import Record
@@ -19,8 +19,7 @@ HELD_IN_DOUBT = "held_in_doubt_elsewhere"  # kind of the problem of a job that a
 HELD_KINDS = frozenset({HELD_BY_BATCH, HELD_IN_DOUBT})
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A batch of the account: its id, its name and its run directory."""
 
     batch_id: str
@@ -28,8 +27,7 @@ class Source:
     directory: str
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
+class Clip(NamedTuple):
     """A file that another batch delivered, as it recorded it. result_json: the result's facts."""
 
     path: Path
@@ -44,8 +42,7 @@ class Granted:
     """The job may be submitted: the claim and its slot are in the index."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """Not now. until: when to ask again (wall time), or None: soon. why: for people.
 
     orphans: generations that hold slots of the account and that no process polls.
@@ -56,8 +53,7 @@ class Wait:
     orphans: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class OverBudget:
+class OverBudget(NamedTuple):
     """A budget of the account does not allow the submission.
 
     kind: a key of `batchrunner.plan.endings`. why: names the limit, for people.
@@ -67,16 +63,14 @@ class OverBudget:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """Another batch has the job in flight or in doubt, and only that batch or a person can settle it."""
 
     source: Source
     problem: Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Reuse:
+class Reuse(NamedTuple):
     """The account has paid for the job: take its clip, or poll its generation. Both are free.
 
     clips: files to copy, the best first; none if the generation is polled. in_flight: the generation has not ended

@@ -5,7 +5,7 @@ All claims that a process has at one time are decided together. `now` is an argu
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from batchrunner.account import transactions
 from batchrunner.account.base import Claim, Clip, Granted, OverBudget, Wait
@@ -23,8 +23,7 @@ _OPEN_SLOT = (
 _MOST_ORPHANS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A claim that is asked for. useless: generations of the job that failed in this batch.
 
     reuse: whether the paid work of other batches counts; if not, the job is submitted all the same.
@@ -39,8 +38,7 @@ class Request:
     reuse: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Outside:
+class Outside(NamedTuple):
     """The facts for a claim from outside the index. exists: of a clip's file."""
 
     is_running: Callable[[str], bool]

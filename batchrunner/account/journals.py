@@ -2,8 +2,9 @@
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from batchrunner.account.rows import DOUBT_S, IN_DOUBT, SUBMITTING, BatchRow, JobRow, SubmissionRow, rows_of
 from batchrunner.errors import BatchrunnerError
@@ -13,8 +14,7 @@ from batchrunner.journal.witness import Mark
 from batchrunner.storage.run_directory import RunDir
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A journal's content with its mark. snapshot: None before the first run."""
 
     mark: Mark

@@ -6,8 +6,8 @@ the index knows later work of the batch. Jobs that such a journal lists as unsub
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from batchrunner.account import journals, transactions
 from batchrunner.account.journals import Stored
@@ -19,8 +19,7 @@ from batchrunner.journal.errors import STALE_HINT
 from batchrunner.storage.run_directory import RunDir
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """What a journal lacks. sequence: the last commit of which the index knows, or None. jobs: with work it lacks.
 
     commits: how many commits are missing; 0 if only the jobs show that some are.

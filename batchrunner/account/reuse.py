@@ -5,8 +5,8 @@ job that is in flight or in doubt elsewhere is held. A generation that this batc
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from batchrunner.account.base import HELD_BY_BATCH, HELD_IN_DOUBT, Clip, Granted, Hold, Reuse, Source
 from batchrunner.account.rows import CLAIMED, IN_DOUBT, IN_FLIGHT, SUBMITTING, SUCCEEDED, WITHHELD, BatchRow, JobRow
@@ -15,8 +15,7 @@ from batchrunner.errors import Problem
 Rows = Sequence[tuple[JobRow, BatchRow]]
 
 
-@dataclass(frozen=True, slots=True)
-class Unsettled:
+class Unsettled(NamedTuple):
     """No process runs these batches, and the index does not include the end of their journals yet."""
 
     batch_ids: tuple[str, ...]

@@ -8,9 +8,9 @@ for it again.
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from batchrunner.account import journals, runs_log, transactions
 from batchrunner.errors import BatchrunnerError, UsageError
@@ -20,8 +20,7 @@ _MOST_SIBLINGS = 2000  # folders that are searched for a run directory that was 
 _MOST_NAMED = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(NamedTuple):
     """A run directory that the index lacks. why: why it cannot be read."""
 
     line: runs_log.Line

@@ -7,10 +7,9 @@ written atomically, and only if it changes.
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from batchrunner import manifest
 from batchrunner.errors import ManifestError, UsageError
@@ -28,8 +27,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 _PLAIN = LoadOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
+class _Stored(NamedTuple):
     """A lock file that was read."""
 
     path: Path

@@ -6,9 +6,9 @@ nothing to another machine and writes to a run directory of its own. The sandbox
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from batchrunner.clock import Clock, FastClock, LoopClock, wall_time
 from batchrunner.errors import JournalError, UsageError
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 SUFFIX = "-rehearsal"
 
 
-@dataclass(frozen=True, slots=True)
-class RehearsalConfig:
+class RehearsalConfig(NamedTuple):
     """The settings and the run directory of a run. config: of the sandbox; None for another provider."""
 
     settings: Settings

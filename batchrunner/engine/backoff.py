@@ -4,8 +4,7 @@ Backoff is exponential with full jitter: a wait drawn evenly from zero to a boun
 submission in doubt is never repeated here; see `batchrunner.errors.CallError.in_doubt`.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from batchrunner.errors import CallError, JobFault
 
@@ -18,8 +17,7 @@ class Rng(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(NamedTuple):
     """base_s: the first bound. cap_s: the largest. tries: how many failures in a row end it; None: it never ends."""
 
     base_s: float = 2.0

@@ -14,8 +14,8 @@ unclear reply has a longer wait (`searched`).
 A call that was active when the breaker opened neither lengthens the wait nor ends it: its breaker generation is old.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from batchrunner.engine import backoff
 from batchrunner.errors import AccountFault, CallError, LocalFault, NetworkFault, ServiceFault
@@ -32,8 +32,7 @@ class CallStatus(StrEnum):
     PAUSED = "paused"  # the account: out of credits, locked, key refused
 
 
-@dataclass(frozen=True, slots=True)
-class FailurePolicy:
+class FailurePolicy(NamedTuple):
     """What a kind of failure does.
 
     streak: how many in a row open the breaker. wait: between two probes while it is open.

@@ -5,7 +5,7 @@ clock may be wrong, or be set. Without usable times of the service, nothing is p
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from batchrunner.errors import Problem
 from batchrunner.formatting import rfc3339
@@ -36,8 +36,7 @@ def plausible_s(seen_s: Iterable[float], least_s: float) -> float:
     return max([least_s, *(_FACTOR * item for item in seen_s)])
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """A submission that the log lists as finished.
 
     created: when it was made. listed_at: when that was first observed.
@@ -64,8 +63,7 @@ def is_disproved(latest: float, now: float, plausible_s: float, later: Sequence[
     return now >= over_at + min(max(lag_s, 0.0), LONGEST_LAG_S)
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
+class _Window(NamedTuple):
     """The period in which a submission can have been accepted."""
 
     earliest: float

@@ -6,6 +6,7 @@ The functions get the error, and what is known of the job, as arguments. They ma
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 from batchrunner.engine.backoff import DOWNLOADS, POLLS, SUBMISSIONS, Backoff
 from batchrunner.engine.policy import Policy
@@ -24,16 +25,14 @@ POLL_REFUSED_HINT = (
 REFUSED_HINT = "Nothing was charged for it. Check what is special about this job; --retry-failed submits it again."
 
 
-@dataclass(frozen=True, slots=True)
-class Submit:
+class Submit(NamedTuple):
     """Nothing is in flight: submit the job in `wait_s` seconds. last: behind all other jobs that wait."""
 
     wait_s: float = 0.0
     last: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PollAgain:
+class PollAgain(NamedTuple):
     """In flight: poll again in `wait_s` seconds, or by the poll schedule (None).
 
     over: the service has ended the generation, so its slot is free.
@@ -43,15 +42,13 @@ class PollAgain:
     over: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Download:
+class Download(NamedTuple):
     """Complete: download the clip at `url`."""
 
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class CopyToBucket:
+class CopyToBucket(NamedTuple):
     """The clip is in the run directory: copy it to the bucket in `wait_s` seconds."""
 
     wait_s: float = 0.0
@@ -67,15 +64,13 @@ class Finish:
     """The job has succeeded or failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaveInFlight:
+class LeaveInFlight(NamedTuple):
     """The job is still in flight, and this run does nothing more about it. why: for people."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class WaitForAccount:
+class WaitForAccount(NamedTuple):
     """Nothing was sent: a limit of the account does not allow a submission now. why: for people.
 
     wait_s: until the limit may allow one; None if unknown. budget: the kind of the budget that is reached, or "".

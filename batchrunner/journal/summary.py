@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import eq, itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.errors import Problem
 from batchrunner.job import REUSED, Attempt, Entry, Record, Retake, Run, State, base_name
@@ -60,8 +60,7 @@ _TRIES = f"SELECT {', '.join(f'attempts.{name}' for name in rows.ATTEMPT_COLUMNS
 Placed = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptGroup:
+class AttemptGroup(NamedTuple):
     """Attempts that differ only in their prices.
 
     sum: an attempt with the sums of their credits, estimates and settled charges. overrun: by how many credits quotes

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.manifest.diagnostics.diagnostic import Findings
 from batchrunner.manifest.inputs import is_pattern
@@ -30,8 +30,7 @@ Glob = Callable[[str], list[str]]
 Read = Callable[[str, int, bool], Iterator[Row]]
 
 
-@dataclass(frozen=True, slots=True)
-class _RowContext:
+class _RowContext(NamedTuple):
     """The context that the rows of one manifest share. unusable: rejected fields of the defaults."""
 
     defaults: Mapping[str, Any]

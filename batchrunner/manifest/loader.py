@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.errors import ManifestError, UsageError
 from batchrunner.gc_pause import gc_paused
@@ -74,8 +74,7 @@ class Batch:
     count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
+class LoadOptions(NamedTuple):
     """What a load does besides.
 
     trace: filled with places. contents: read no local inputs and no buckets; take the contents of inputs from here, by

@@ -6,6 +6,7 @@ memory, so only such a load does it. Of a table, only lines are recorded.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from batchrunner.job import Entry, Media
 from batchrunner.manifest.diagnostics.diagnostic import START, Findings
@@ -14,8 +15,7 @@ from batchrunner.manifest.row import Places, Row
 Place = tuple[Findings, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """The content of a file: hex digest and size. etag: of an object in a bucket, which has no digest."""
 
     sha256: str

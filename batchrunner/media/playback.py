@@ -4,8 +4,7 @@ An edit list hides frames, a header may promise more than the file holds, and so
 packets are read. Reading them costs no more than hashing the file. Runs in the process that decodes inputs.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -18,8 +17,7 @@ _EBML = b"\x1aE\xdf\xa3"
 _SEGMENT = b"\x18S\x80g"
 
 
-@dataclass(frozen=True, slots=True)
-class Played:
+class Played(NamedTuple):
     """The frames of the picture that play.
 
     frames: without those that an edit list hides. length_s: from the first frame to the end of the last one.

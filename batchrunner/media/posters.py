@@ -57,8 +57,7 @@ _SIZES = (_Size("large", 320, 62), _Size("medium", 176, 50), _Size("small", 88, 
 SIZE_NAMES = tuple(size.name for size in _SIZES)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A picture that the report shows. key: its name. kind: ``strip``, ``video`` or ``image``. path: its source."""
 
     key: str

@@ -18,10 +18,9 @@ import unicodedata
 import warnings
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal, NamedTuple
 
 from batchrunner.errors import BatchrunnerError, LocalFault
 from batchrunner.job import Media
@@ -42,8 +41,7 @@ class MediaProblem(BatchrunnerError):
     """An input is missing, unreadable, or of the wrong kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
+class _Format(NamedTuple):
     """A file format. `decoder`: its name for PyAV or Pillow, or empty if the format is known and not accepted."""
 
     kind: str

@@ -7,6 +7,7 @@ the next job is considered. A job that does not fit into the budget waits, becau
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from batchrunner.formatting import length_text
 from batchrunner.job import Job, Record
@@ -24,8 +25,7 @@ class AdmissionAction(Enum):
     SKIP = "skip"
 
 
-@dataclass(frozen=True, slots=True)
-class AdmissionDecision:
+class AdmissionDecision(NamedTuple):
     """A decision and its reason. The wording fits several jobs."""
 
     action: AdmissionAction

@@ -6,8 +6,8 @@ nothing, and then the power is near 0: every generation of the kind is expected 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import exp, log
+from typing import NamedTuple
 
 from batchrunner.job import Job
 from batchrunner.plan.prices import billed_seconds
@@ -19,8 +19,7 @@ _NOISE = 0.25  # variance of the logarithms around the trend, as one observation
 _FARTHEST = 3.0  # doublings of the work beyond the known ones for which the power still counts
 
 
-@dataclass(frozen=True, slots=True)
-class WorkTrend:
+class WorkTrend(NamedTuple):
     """The dependence of a time on the work.
 
     power: of the work. unit: the work's power for which `factor` is 1. low, high: the works for which the trend counts;

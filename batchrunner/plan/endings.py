@@ -9,9 +9,8 @@ or would pay for nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Self
+from typing import NamedTuple, Self
 
 from batchrunner.errors import ExitStatus, LocalFault
 
@@ -24,8 +23,7 @@ class Next(Enum):
     STOPS = "stops"  # it stops again immediately
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """One row of the table. advice: the first step for a person; "" if there is none."""
 
     status: ExitStatus

@@ -4,13 +4,12 @@ They are the balance of the account, the budget of the batch, and the budgets of
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BALANCE = "balance"
 
 
-@dataclass(frozen=True, slots=True)
-class MoneyLimit:
+class MoneyLimit(NamedTuple):
     """A limit with what is spent and reserved of it. name: `BALANCE`, or the setting. period: for people, or ""."""
 
     name: str
@@ -25,8 +24,7 @@ class MoneyLimit:
         return self.limit - self.spent - self.reserved
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(NamedTuple):
     """How many of the waiting jobs a limit pays for."""
 
     limit: MoneyLimit

@@ -7,6 +7,7 @@ stores; `phrases` has the wording and `screen` the layout. Moves are counted whe
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from batchrunner.errors import Problem
 from batchrunner.events import (
@@ -47,8 +48,7 @@ _UNKNOWN = Problem("unknown", "no reason is known")
 PHASES = ("downloading", "generating", "uploading", "queued", "in doubt")
 
 
-@dataclass(frozen=True, slots=True)
-class OpenBreaker:
+class OpenBreaker(NamedTuple):
     """An open circuit breaker. since, next_at (the next try, None if unknown): wall time, s."""
 
     status: str
@@ -73,8 +73,7 @@ class Row:
     total_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Incident:
+class Incident(NamedTuple):
     """A problem. Equal problems share one incident. at, ids: of the latest one. times: their number."""
 
     at: float

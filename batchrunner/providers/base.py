@@ -7,7 +7,7 @@ types here and errors to `batchrunner.errors.CallError`. The engine imports no o
 from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from batchrunner.errors import Problem
 from batchrunner.job import Job
@@ -44,8 +44,7 @@ class Accepted:
         return None if self.credits is None else self.credits / CREDITS_PER_USD
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationStatus:
+class GenerationStatus(NamedTuple):
     """The state of a generation as one poll saw it.
 
     status_text: the service's own status. known: whether the status, a link or an error determines the phase; any other
@@ -86,8 +85,7 @@ class Submissions:
     reaches_back_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(NamedTuple):
     """The money in the account, which all its keys share. usd: may be below 0. as_of: when, s since the epoch."""
 
     usd: float
@@ -99,8 +97,7 @@ class Balance:
         return self.usd * CREDITS_PER_USD
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """A settled charge for one generation. credits: below 0 for a refund. recorded_at: s since the epoch."""
 
     generation_id: str
@@ -114,8 +111,7 @@ class Charge:
         return self.credits / CREDITS_PER_USD
 
 
-@dataclass(frozen=True, slots=True)
-class Charges:
+class Charges(NamedTuple):
     """The settled charges that the service lists, newest first.
 
     complete: whether the list was read to its end. A charge may be listed minutes after its generation has ended, so

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 # The fields of every job, and keys of a stored job. No model may use these names.
 COMMON = frozenset(
@@ -34,8 +34,7 @@ class Params(dict[str, Any]):
         self.json = _canonical(parameters)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelInput:
+class ModelInput(NamedTuple):
     """One input of a model.
 
     name: in manifest, journal and report. field: in the service's request. kind: ``video`` or ``image``.
@@ -50,8 +49,7 @@ class ModelInput:
     schema: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class PriceBasis:
+class PriceBasis(NamedTuple):
     """The price of a second of video, in credits by the value of the parameter `by`.
 
     input: the input whose length counts. frames_per_second: frames that count as one second. as_of: date.
@@ -66,8 +64,7 @@ class PriceBasis:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResultShape:
+class ResultShape(NamedTuple):
     """The expected result. length_of: the input that it is as long as; "" for none.
 
     short_side: the parameter that gives its short side, as ``480p``; "" for none. multiple_px: sizes are multiples of

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.account.base import HELD_BY_BATCH, HELD_IN_DOUBT
 from batchrunner.formatting import shell_line, shell_path
@@ -45,8 +45,7 @@ _CHANGE_FIRST = "The same request would fail again. Change the job first."
 _KEPT_FILE = re.compile(r"set_aside/[\w.-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """Jobs in one state for one reason.
 
     title: the reason's slug as text. fault: where the cause lies, as text. messages: each message with the number of

@@ -5,7 +5,6 @@ commands make progress (`batchrunner.report.failure_groups`); this module only a
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from batchrunner.formatting import count_text
@@ -36,8 +35,7 @@ class Segment(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(NamedTuple):
     """A bar. text: its content as one sentence."""
 
     label: str
@@ -45,8 +43,7 @@ class Bar:
     segments: tuple[Segment, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """What to do about jobs that did not succeed.
 
     causes: the causes that the action settles. command: the command, or "". choices: commands of which a person chooses

@@ -22,9 +22,10 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Lock, Thread
+from typing import NamedTuple
 
 from batchrunner.clock import monotonic_with_suspension
 from batchrunner.errors import LocalFault
@@ -55,8 +56,7 @@ class Taken(Exception):
         self.beats = beats
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """The lease of a folder that has an owner. owner: None if it has not written its name. content: of the file."""
 
     path: Path

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import aiohttp
 from yarl import URL
@@ -66,8 +66,7 @@ class Fetched:
     result: Result
 
 
-@dataclass(frozen=True, slots=True)
-class _Received:
+class _Received(NamedTuple):
     """A reply's statements about the file. sha256: in hex, if the host declares it. damage: an error in its coding."""
 
     sha256: str | None = None

@@ -8,8 +8,7 @@ one decoder process a CPU. Both start decoders with an environment that has no s
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchrunner.media import decoder_pool
 from batchrunner.media.decoder_pool import WORKERS, Decoders
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 Notify = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Workers:
+class Workers(NamedTuple):
     """Where the work on clips runs.
 
     decoders: decode media there. width: how many tasks run at once. remote: None if that is this machine, where the

@@ -8,7 +8,7 @@ accepts, or by the user's choice (`Policy.in_doubt`).
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from batchrunner.engine.evidence import LOG_LACKS_IT, NOT_ACCEPTED, SEARCHED, Evidence, plausible_s
 from batchrunner.engine.in_doubt import InDoubtJobs
@@ -22,8 +22,7 @@ _DAY_S = 86_400.0
 _NOT_OFFERED = {403, 404}
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """Submissions that are no longer in doubt, by fingerprint.
 
     adopted: found in the log. freed: to be submitted again in spite of the doubt. disproved: not accepted, by the log.

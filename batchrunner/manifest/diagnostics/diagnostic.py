@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Severity = Literal["error", "warning"]
 
@@ -134,8 +134,7 @@ class Diagnostic:
     source: str | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """An explanation of how YAML reads a text, for text that is easily misread.
 
     why: the explanation. A problem at the same place gets it in its hint, and gets the note's code. alone: the severity

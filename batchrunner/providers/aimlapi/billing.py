@@ -8,9 +8,8 @@ cannot be understood is left out. What the error of another reply is, is decided
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.errors import ServiceFault
 from batchrunner.providers.aimlapi.body import is_usable_id, json_value
@@ -25,8 +24,7 @@ _SECONDS = {"second": 1.0, "seconds": 1.0, "sec": 1.0, "minute": 60.0, "minutes"
 _MAX_RATES = 1000  # of one model
 
 
-@dataclass(frozen=True, slots=True)
-class ChargesPage:
+class ChargesPage(NamedTuple):
     """One page of charges. cursor: of the next page; "" on the last one."""
 
     charges: list[Charge]

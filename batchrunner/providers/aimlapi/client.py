@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -60,8 +60,7 @@ _T = TypeVar("_T")
 FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(NamedTuple):
     """Time limits, seconds. Every wait for the network has one, so nothing can hang."""
 
     connect_s: float = 20.0
@@ -321,8 +320,7 @@ def _quoted(value: str) -> str:
     return quote(value, safe="")
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(NamedTuple):
     """A received reply. headers: names in lower case. broken: why the body ended early, or None."""
 
     status: int

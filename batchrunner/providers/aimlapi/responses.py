@@ -12,10 +12,9 @@ is known, or if the reply has a link or an error.
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.errors import AccountFault, CallError, JobFault, Problem, ServiceFault
 from batchrunner.formatting import redacted
@@ -104,8 +103,7 @@ HINTS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Status:
+class _Status(NamedTuple):
     """The meaning of a status other than 2xx. refused: why it is certain that no work has started, or ""."""
 
     refused: str
@@ -268,8 +266,7 @@ def _why(phase: Phase, label: str, reply: Mapping[str, Any], asked: str) -> Prob
     )
 
 
-@dataclass(frozen=True, slots=True)
-class LogPage:
+class LogPage(NamedTuple):
     """One page of the service's log. cursor: of the next page; "" on the last one.
 
     is_whole: whether it was read without damage. is_last: whether it is certain besides that no other page follows.

@@ -8,10 +8,9 @@ import re
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from uuid import uuid4
 
 from batchrunner.errors import BatchrunnerError, CallError
@@ -38,8 +37,7 @@ _INDEXED = ("mp4", "mov")
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
+class _Copy(NamedTuple):
     """An object's state and its copy. is_whole: without holes."""
 
     state: "ObjectState"
