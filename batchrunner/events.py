@@ -5,7 +5,7 @@ An event reports what has happened and is not a command. It is announced after i
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from batchrunner.errors import Problem
 from batchrunner.job import Job, Move, Record, State
@@ -26,7 +26,8 @@ class RemainderSummary:
     ended_at: tuple[float, ...] = ()
 
 
-class PlannedEnd(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PlannedEnd:
     """When a run stops at the latest. at: wall time, s. setting: the setting that says so."""
 
     at: float
@@ -59,7 +60,8 @@ class RunStarted:
     unselected: frozenset[str] = frozenset()
 
 
-class JobMoved(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class JobMoved:
     """A job made a move of the state machine. ids: the job's ids (none for a job of an earlier manifest)."""
 
     at: float
@@ -68,7 +70,8 @@ class JobMoved(NamedTuple):
     record: Record
 
 
-class CallFailed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallFailed:
     """A call failed and is repeated in `retry_in_s` seconds. call: ``submit``, ``poll`` or ``download``.
 
     failures: this job's own failures in a row. most: the number of failures that ends the job; None: no limit.
@@ -83,7 +86,8 @@ class CallFailed(NamedTuple):
     most: int | None = None
 
 
-class JobSeen(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class JobSeen:
     """A poll reported for the first time that the service is working on a job."""
 
     at: float
@@ -91,7 +95,8 @@ class JobSeen(NamedTuple):
     record: Record
 
 
-class Fetching(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Fetching:
     """A clip is being downloaded. total_bytes: None if its host did not say. At most two events per second and clip."""
 
     at: float
@@ -101,7 +106,8 @@ class Fetching(NamedTuple):
     total_bytes: int | None
 
 
-class CallHealthChanged(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CallHealthChanged:
     """The status of one kind of call changed. call: ``submit``, ``poll`` or ``download``. next_at: of the next try."""
 
     at: float
@@ -111,7 +117,8 @@ class CallHealthChanged(NamedTuple):
     next_at: float | None = None
 
 
-class CapChanged(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CapChanged:
     """The working cap changed. limit: the user's cap, which the working cap never exceeds."""
 
     at: float
@@ -119,7 +126,8 @@ class CapChanged(NamedTuple):
     limit: int
 
 
-class Noticed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Noticed:
     """A notice that stops nothing, such as an unknown status or an unusual clip.
 
     routine: it is expected, and nobody has to act. urgent: a person has to act, so it is also shown when the log is
@@ -170,7 +178,8 @@ class Overrun:
         return f"{text}. {limit} is exceeded: {dollars(self.worst_credits)} is spent or reserved"
 
 
-class Stopping(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Stopping:
     """The run makes no more submissions. reason: for people. kind: a key of `batchrunner.plan.endings.ENDINGS`."""
 
     at: float
@@ -178,13 +187,15 @@ class Stopping(NamedTuple):
     kind: str = ""
 
 
-class Alive(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Alive:
     """The loop is running. Announced a few times per second, to update displayed times."""
 
     at: float
 
 
-class RunEnding(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RunEnding:
     """No job is active any more, and the report is being written. `RunFinished` follows. at: the end of the run."""
 
     at: float

@@ -50,7 +50,7 @@ class Process:
 
     mortal: Mortal
     task: "asyncio.Future[int]"
-    events: "list[Event | Refused]"
+    events: list[Event]
     engines: list[Engine] = field(default_factory=list)
 
     def die(self) -> None:
@@ -66,7 +66,7 @@ class Process:
             await self._bury()
             return None
         except BatchrunnerError as error:
-            self.events.append(Refused(error.message))  # only for people
+            self.events.append(Refused(error.message))  # type: ignore[arg-type]  # only for people
             return None
 
     async def _bury(self) -> None:
@@ -153,7 +153,7 @@ class AccountWorld:
             folder = RunDir(self.place(name) / shard.folder)
             setup = replace(setup, batch=batch, settings=divide(settings, shard, {}), rundir=folder, shard=shard)
         setup.rundir.make()
-        events: list[Event | Refused] = []
+        events: list[Event] = []
         engines: list[Engine] = []
         endpoint = Endpoint(self.service.url, "k", lists_on_acceptance=self.lists_on_acceptance)
         bus = strict_bus(events.append)
