@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.orders import data_uri, fingerprint_of
+from tests.soak.forks import PLAIN_POSTERS
 from tests.soak.processes import Command, call
 
 _STEPS = range(2, 41)  # num_inference_steps that the service accepts
@@ -48,9 +49,10 @@ class Batch:
         return report
 
     def start(self, *options: str, forked: bool = False) -> Command:
-        """Start `batchrunner run`. forked: as a fork of a loaded process (`Command`)."""
+        """Start `batchrunner run`. forked: as a fork of a loaded process (`Command`), with posters of one pixel."""
         arguments: list[str | Path] = ["run", self.manifest, "--output", self.output, *options]
-        return Command(arguments, self.folder, self.folder / "run.log", forked=forked, **self.environment)
+        environment = {**self.environment, PLAIN_POSTERS: "1"}
+        return Command(arguments, self.folder, self.folder / "run.log", forked=forked, **environment)
 
     def run(self, *options: str, forked: bool = True) -> int:
         """Run `batchrunner run` to its end and return its status."""

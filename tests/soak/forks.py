@@ -3,11 +3,13 @@
 A server process loads the package once, and forks itself for each run. A forked run is a process of its own with its
 own id, session, files and threads: a signal or SIGKILL ends it as it ends an executed one. After the fork, it continues
 in the command's entry point. At the end it waits for its threads and calls the exit functions, but releases no memory.
-Where the run would execute a process that decodes media, the server forks that as well.
+Where the run would execute a process that decodes media, the server forks that as well. With the environment variable
+PLAIN_POSTERS, such a process makes posters of one pixel: drawing the report's pictures took a quarter of a kill's CPU.
 """
 
 import atexit
 import fcntl
+import io
 import json
 import os
 import select
@@ -21,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,7 +35,11 @@ import sys
 from tests.soak.forks import serve
 serve(int(sys.argv[1]))()
 """
-_LOADED = ("av", "encodings.unicode_escape", "jinja2", "PIL.Image", "xml.etree.ElementTree")  # besides the package
+_LOADED = (  # besides the package
+    *("av", "av.subtitles.stream", "encodings.ascii", "encodings.unicode_escape", "encodings.utf_8_sig", "jinja2"),
+    *("numpy.ma", "PIL.Image", "PIL.WebPImagePlugin", "xml.etree.ElementTree"),
+)
+PLAIN_POSTERS = "SOAK_PLAIN_POSTERS"  # an environment variable of a run
 _LENGTH = struct.Struct("!I")
 
 
@@ -87,10 +93,11 @@ class ForkedProcess:
 class ForkedDecoder(ForkedProcess):
     """A forked process that decodes media, with pipes to its standard streams."""
 
-    def __init__(self, requests: "Requests", environment: Mapping[str, str]) -> None:
+    def __init__(self, requests: "Requests", environment: Mapping[str, str], *, plain_posters: bool) -> None:
         (theirs_in, mine_in), (mine_out, theirs_out) = os.pipe(), os.pipe()
         try:
-            process = requests.send({"environment": dict(environment)}, theirs_in, theirs_out)
+            request = {"environment": dict(environment), "plain_posters": plain_posters}
+            process = requests.send(request, theirs_in, theirs_out)
         finally:
             os.close(theirs_in)
             os.close(theirs_out)
@@ -248,6 +255,8 @@ def _load() -> None:
 
 def _fill_caches() -> None:
     """Compile the schema's checks and the report's templates, which takes half of the CPU time of a short run."""
+    from PIL import Image
+
     from batchrunner.manifest.schema import _fits
     from batchrunner.report import html
 
@@ -255,6 +264,8 @@ def _fill_caches() -> None:
         _fits(section)
     for name in ("report.html.j2", "drawings.j2"):
         html._environment().get_template(name)
+    Image.preinit()
+    _pixel()
 
 
 def _report_ends(active: dict[int, socket.socket]) -> None:
@@ -282,7 +293,7 @@ def _become(request: dict[str, Any], descriptors: Sequence[int], requests: Reque
         os.close(descriptor)
     if not is_run:
         requests.close()
-        return decode_worker()
+        return decode_worker(plain_posters=request["plain_posters"])
     if os.isatty(1):
         _use_terminal()
     sys.argv[:] = request["arguments"]
@@ -328,12 +339,31 @@ def _end_at_once_after(main: Callable[[], None]) -> None:
     os._exit(status or 0)
 
 
-def decode_worker() -> Callable[[], None]:
+def decode_worker(*, plain_posters: bool) -> Callable[[], None]:
     """Return the entry point of a process that decodes media."""
-    from batchrunner.media.decode_worker import main
+    from batchrunner.media.decode_worker import TASKS, main
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    return main
+    return partial(main, {**TASKS, "poster": _make_plain_poster}) if plain_posters else main
+
+
+def _make_plain_poster(item: Mapping[str, Any], _: object) -> None:
+    """Write a poster of one pixel in each size."""
+    from batchrunner.media.posters import SIZE_NAMES, poster_name
+
+    folder = Path(item["folder"])
+    folder.mkdir(exist_ok=True)
+    for size in SIZE_NAMES:
+        (folder / poster_name(item["key"], size)).write_bytes(_pixel())
+
+
+@cache
+def _pixel() -> bytes:
+    from PIL import Image
+
+    target = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(target, "WEBP")
+    return target.getvalue()
 
 
 def _fork_decoders(requests: Requests) -> None:
@@ -344,7 +374,7 @@ def _fork_decoders(requests: Requests) -> None:
 
     def start(arguments: Sequence[str], **options: Any) -> Any:
         if any(str(argument).endswith(START) for argument in arguments):
-            return ForkedDecoder(requests, options["env"])
+            return ForkedDecoder(requests, options["env"], plain_posters=PLAIN_POSTERS in os.environ)
         return execute(arguments, **options)
 
     subprocess.Popen = start  # type: ignore[assignment, misc]
