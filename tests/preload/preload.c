@@ -49,7 +49,8 @@ static unsigned chance = 2463534242u;
     static type (*real)(__VA_ARGS__);                                \
     if (!real) real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
 
-__attribute__((constructor)) static void begin(void) {
+/* Reads the environment. A process that was forked from one without PRELOAD_ROOT calls it again. */
+__attribute__((constructor)) void preload_begin(void) {
     const char *name = getenv("PRELOAD_ROOT");
     if (!name || !realpath(name, root)) return;
     root_bytes = strlen(root);

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from tests.soak import forks
 
 DEADLINE_S = 120.0  # for operations that take seconds; only a failing test waits so long
 _ANSWER_S = 10.0
+_STARTING = threading.Lock()  # two lanes would start two servers of forked runs
 
 
 def command() -> list[str]:
@@ -39,8 +41,9 @@ def environment(**more: str) -> dict[str, str]:
 
 def call(*arguments: str | Path, cwd: Path, **more: str) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end, forked where that is possible (`Command`). more: further environment."""
-    variables, server = environment(**more), _server()
-    if not server or not server.can_start(variables):
+    variables = environment(**more)
+    server = _server_for(variables)
+    if not server:
         return execute(*arguments, cwd=cwd, **more)
     argv = [*command(), *map(str, arguments)]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
@@ -92,12 +95,19 @@ def wait_for(condition: Callable[[], Any], what: str, *, poll_s: float = 0.02) -
     raise TimeoutError(f"{what}: not within {DEADLINE_S:.0f} s")
 
 
+def _server_for(variables: Mapping[str, str]) -> forks.Forks | None:
+    """Return the server of forked runs whose interpreter starts like that of a run with these variables, or None."""
+    with _STARTING:
+        server = _server(variables.get("LD_PRELOAD"))
+    return server if server and server.can_start(variables) else None
+
+
 @cache
-def _server() -> forks.Forks | None:
-    """Return the server of forked runs, or None where runs have to be executed."""
+def _server(preload: str | None) -> forks.Forks | None:
+    """Return the server of forked runs, or None where runs have to be executed. preload: a library to start it with."""
     if not forks.available() or Path(command()[0]).name != "batchrunner":
         return None
-    server = forks.Forks(environment())
+    server = forks.Forks(environment(**({"LD_PRELOAD": preload} if preload else {})))
     atexit.register(server.close)
     return server
 
@@ -120,8 +130,8 @@ class Command:
         self._from = log.stat().st_size
         self.process: subprocess.Popen[bytes] | forks.ForkedProcess
         argv = [*command(), *map(str, arguments)]
-        server = _server() if forked else None
-        if server and server.can_start(environment(**more)):
+        server = _server_for(environment(**more)) if forked else None
+        if server:
             self.process = server.start(argv, cwd, environment(**more), *[self._log.fileno()] * 2)
             return
         try:
