@@ -164,6 +164,8 @@ class Scenario:
         self.retake: tuple[str, ...] = ()  # the option of the next runs
         self.manifest_takes: dict[str, int] = {}  # by fingerprint
         self.recovers = False  # whether the next run recovers a damaged journal
+        # Separate, as `fault_rng`. At the default of 15 s, most calls would be polls of generations that take long.
+        self.poll_interval = Random(f"{seed} polls").choice(["15s", "60s", "60s", "60s"])
         self.config = SandboxConfig(
             seed=seed,
             capacity=rng.choice([1, 2, 4, 8]),
@@ -458,8 +460,8 @@ class Scenario:
             story.note(loop.time(), f"the outcomes of {cut} submissions are lost, and no witness counts them")
 
     def _setup(self, story: Story, entries: Sequence[Entry]) -> Setup:
-        flags = {"concurrency": self.concurrency, "output": str(story.rundir.path), "in_doubt": self.in_doubt}
-        flags |= self.limits
+        flags: dict[str, Any] = {"concurrency": self.concurrency, "output": str(story.rundir.path)}
+        flags |= {"in_doubt": self.in_doubt, "poll_interval": self.poll_interval, **self.limits}
         recovers, self.recovers = self.recovers, False
         story.recovered |= recovers
         batch = Batch("batch", story.folder / "batch.yaml", "0" * 64, {}, entries, ())
