@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event, JobMoved, RunEnding, RunFinished, RunStarted
+from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event, RunEnding, RunFinished, RunStarted
 from batchrunner.formatting import length_text, short_names
 from batchrunner.progress.model import Model
-from batchrunner.progress.phrases import Level, Line, begins, describe, pulse
+from batchrunner.progress.phrases import DESCRIPTIONS, Level, Line, begins, describe, pulse
 
 PULSE_EVERY_S = 300.0
 _FOLD_OVER_S = 300.0
@@ -36,12 +36,18 @@ class Narrator:
         self._pulse = Pulse()
         self._outage: tuple[str, float] | None = None  # status and start of the reported outage
         self._cap_shown = 0
+        self._descriptions: Mapping[type, Callable[..., Line | None]] = {
+            **DESCRIPTIONS,
+            RunStarted: self._start,
+            CallHealthChanged: self._call_health,
+            CapChanged: self._cap,
+        }
 
     def take(self, event: Event) -> list[Line]:
         """Return the lines to print now."""
         line = self._line(event) if self._short is None else self._short_line(event, self._short())
         lines = [self._with_new_hint(line)] if line is not None and self._is_news(event.at, line) else []
-        if not isinstance(event, _OF_THE_RUN):
+        if type(event) not in _OF_THE_RUN:
             return lines
         ended = isinstance(event, RunFinished)
         if ended or isinstance(event, Alive):
@@ -63,24 +69,26 @@ class Narrator:
 
     def _with_new_hint(self, line: Line) -> Line:
         """Keep the hint only if it was not printed before."""
-        if not line.hint or line.hint in self._hints:
+        if not line.hint:
+            return line
+        if line.hint in self._hints:
             return line._replace(hint="")
         if len(self._hints) < _HINTS_KEPT:
             self._hints.add(line.hint)
         return line
 
     def _line(self, event: Event) -> Line | None:
-        if isinstance(event, JobMoved):
-            return describe(event)
-        if isinstance(event, RunStarted):
-            self._cap_shown = event.concurrency
-        if isinstance(event, CallHealthChanged):
-            return self._call_health(event)
-        if isinstance(event, CapChanged):
-            # The cap rises in many small steps: report only falls and the return to the limit.
-            shown, self._cap_shown = self._cap_shown, event.cap
-            return describe(event) if event.cap < shown or event.cap == event.limit else None
+        make = self._descriptions.get(type(event))
+        return make and make(event)
+
+    def _start(self, event: RunStarted) -> Line | None:
+        self._cap_shown = event.concurrency
         return describe(event)
+
+    def _cap(self, event: CapChanged) -> Line | None:
+        """Describe falls and the return to the limit: the cap rises in many small steps."""
+        shown, self._cap_shown = self._cap_shown, event.cap
+        return describe(event) if event.cap < shown or event.cap == event.limit else None
 
     def _call_health(self, event: CallHealthChanged) -> Line | None:
         outage = self._outage

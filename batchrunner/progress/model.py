@@ -125,7 +125,7 @@ class Model:
     def take(self, event: Event) -> None:
         """Update the state by an event."""
         self.at = event.at
-        self.is_ending = self.is_ending or isinstance(event, RunEnding)
+        self.is_ending = self.is_ending or type(event) is RunEnding
         match event:
             case RunStarted():
                 self._start(event)
@@ -344,7 +344,7 @@ class Model:
 
     def _job(self, event: JobMoved | JobSeen) -> None:
         record, fingerprint = event.record, event.record.job.fingerprint
-        move = event.move if isinstance(event, JobMoved) else None
+        move = event.move if type(event) is JobMoved else None
         self.records[fingerprint] = record
         if fingerprint not in self._changed:
             self._changed[fingerprint] = (_FROM[move] if move else record.state), event.ids

@@ -72,7 +72,7 @@ class Line(NamedTuple):
 
 def describe(event: Event) -> Line | None:
     """Describe `event` in one line without its time; None if it has no line of its own."""
-    make = _DESCRIBE.get(type(event))
+    make = DESCRIPTIONS.get(type(event))
     return make and make(event)
 
 
@@ -86,7 +86,7 @@ def names(ids: Sequence[str]) -> str:
     if not ids:
         return "a job of an earlier manifest"
     more = f" and {len(ids) - _NAMES_MOST} more" if len(ids) > _NAMES_MOST else ""
-    return ", ".join(printable(name, _NAME_MOST) for name in ids[:_NAMES_MOST]) + more
+    return ", ".join([printable(name, _NAME_MOST) for name in ids[:_NAMES_MOST]]) + more
 
 
 def counts(states: Mapping[State, int]) -> str:
@@ -203,10 +203,6 @@ def _reason(problem: Problem | None) -> str:
     return "no reason is known" if problem is None else safe(problem.message)
 
 
-def _hint(problem: Problem | None) -> str:
-    return safe(problem.hint) if problem is not None else ""
-
-
 def _start(event: RunStarted) -> Line:
     jobs = count_text(sum(event.states.values()), "job")
     to_do = f"{safe(event.name)}: {jobs} on {safe(event.provider)} ({counts(event.states)})"
@@ -218,10 +214,11 @@ def _moved(event: JobMoved) -> Line | None:
     if level_and_text is None:
         return None
     level, text_of = level_and_text
-    error = event.record.error
-    key = f"{event.move} {error.kind} {error.message}" if error is not None else ""
     mark = _MARKS.get(event.move) or ("warning" if level is Level.WARNING else "")
-    return Line(level, f"{names(event.ids)}: {text_of(event.record)}", key, _hint(error), mark)
+    text, error = f"{names(event.ids)}: {text_of(event.record)}", event.record.error
+    if error is None:
+        return Line(level, text, mark=mark)
+    return Line(level, text, f"{event.move} {error.kind} {error.message}", safe(error.hint), mark)
 
 
 def _call_failed(event: CallFailed) -> Line:
@@ -230,7 +227,7 @@ def _call_failed(event: CallFailed) -> Line:
         again += f" (failure {event.failures} of {event.most})"
     text = f"{names(event.ids)}: {event.call} failed: {_reason(event.problem)}; {again}"
     key = f"{event.call} {event.problem.kind} {event.problem.message}"
-    return Line(Level.WARNING, text, key, _hint(event.problem), "warning")
+    return Line(Level.WARNING, text, key, safe(event.problem.hint), "warning")
 
 
 def _noticed(event: Noticed) -> Line:
@@ -278,7 +275,7 @@ def _generation(record: Record) -> str:
     return f"generation {printable(record.generation_id or 'without an id')}"
 
 
-_DESCRIBE: Mapping[type, Callable[..., Line | None]] = {
+DESCRIPTIONS: Mapping[type, Callable[..., Line | None]] = {
     RunStarted: _start,
     JobMoved: _moved,
     CallFailed: _call_failed,

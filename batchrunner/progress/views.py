@@ -96,8 +96,9 @@ class Lines(_Guarded):
     def show(self, event: Event) -> None:
         """Print the lines for `event`, and the closing block at the end."""
         lines = self._narrator.take(event)
-        if not isinstance(event, RunFinished):
-            self._print(event.at, lines)
+        if type(event) is not RunFinished:
+            if lines:
+                self._print(event.at, lines)
             return
         self._print(event.at, lines[:-1])
         if event.exit_status or self._least is Level.INFO:
@@ -327,7 +328,7 @@ def _print(console: "Console", spans: Spans) -> None:
 
 
 def _put(stream: TextIO, spans: Spans) -> None:
-    stream.write(_encodable("".join(text for text, _ in spans), stream.encoding or "utf-8") + "\n")
+    stream.write(_encodable("".join([text for text, _ in spans]), stream.encoding or "utf-8") + "\n")
     stream.flush()
 
 
