@@ -100,9 +100,11 @@ class Disk:
 
     def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
         """Rename several files: pairs of old and new names."""
-        for source, target in names:
-            os.replace(source, target)  # noqa: PTH105 (Path.replace makes a third path, which takes as long)
-        for folder in {os.path.dirname(path) for pair in names for path in pair}:  # noqa: PTH120 (no path objects here either)
+        # Texts, because each operation of Path would take as long as the rename.
+        pairs = [(str(source), str(target)) for source, target in names]
+        for source, target in pairs:
+            os.replace(source, target)  # noqa: PTH105
+        for folder in {os.path.dirname(path) for pair in pairs for path in pair}:  # noqa: PTH120
             self.flush_folder(Path(folder))
 
     def make_folder(self, folder: Path) -> None:

@@ -210,7 +210,7 @@ class Store(RunDirectoryClips):
             if record.state is not State.SUCCEEDED or record.result is None:
                 continue
             for name in self._names.get(record.job.fingerprint, ()):
-                state = _file_state(f"{self._root}/{name}")  # a Path for each file would take longer than the call
+                state = _file_state(f"{self._root}/{name}")
                 if state is not None and (state == self._left.get(name) or self._is_same(name, state, record.result)):
                     continue
                 changed.setdefault(record.job.fingerprint, []).append(name)
@@ -306,11 +306,13 @@ class Store(RunDirectoryClips):
         """Make the folders of `name`, and move the file of this name out of the way unless it is this job's own."""
         if "/" in name:
             await self._run(self._make_folders, name)
+        if not _exists(f"{self._root}/{name}"):  # a Path for each file would take longer than the call
+            return
         placed = self._placed.get(name)
         path = self._root / name
         own = placed is not None and placed.fingerprint == job.fingerprint
         # A file of another size than recorded was edited by the user and belongs to them.
-        if not _exists(path) or (own and placed is not None and _size(path) == placed.size_bytes):
+        if own and placed is not None and _size(path) == placed.size_bytes:
             return
         if placed is not None and not own:
             target = self._kept_name(placed.fingerprint.removeprefix("sha256:")[:16])
@@ -383,8 +385,8 @@ class Store(RunDirectoryClips):
             self._disk.publish(names)
         except OSError as error:
             return durable_files.fault(error, _UNNAMED)
-        for item, (_, path) in zip(publications, names, strict=True):
-            self._left[item.name] = _file_state(path)
+        for item in publications:
+            self._left[item.name] = _file_state(f"{self._root}/{item.name}")
         return None
 
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -394,7 +396,7 @@ class Store(RunDirectoryClips):
             raise durable_files.fault(error, _UNNAMED) from error
 
 
-def _exists(path: Path) -> bool:
+def _exists(path: Path | str) -> bool:
     """Return whether anything has this name, also a broken link."""
     return os.path.lexists(path)
 

@@ -167,7 +167,7 @@ class Downloader:
         file host has an error), NetworkFault (``link_certificate``: the host's certificate is not trusted;
         ``link_proxy``: a proxy refuses the connection), LocalFault.
         """
-        download = PartialFile(self._folder / key, self._disk, self._executor, fresh=key not in self._left)
+        download = PartialFile(self._folder / f"{key}.part", self._disk, self._executor, fresh=key not in self._left)
         self._left.add(key)
         try:
             async with asyncio.timeout(_LONGEST_S):
@@ -421,7 +421,9 @@ def _declared_sha256(headers: Mapping[str, str]) -> str | None:
     A value that is not base64 or has another length is ignored.
     """
     for name, mark in (("repr-digest", "sha-256=:"), ("digest", "sha-256=")):
-        for item in headers.get(name, "").split(","):
+        if name not in headers:
+            continue
+        for item in headers[name].split(","):
             if item.strip().lower().startswith(mark):
                 with suppress(ValueError):
                     digest = base64.b64decode(item.strip()[len(mark) :].rstrip(":"), validate=True)

@@ -106,12 +106,12 @@ class BatchFile(io.BufferedIOBase):
 class PartialFile:
     """A partial download: ``<key>.part``, and the sidecar ``<key>.json`` with its ETag and its durable size.
 
-    executor: runs the writes. fresh: no earlier attempt can have left anything. A clip smaller than a batch is written
-    in one step and checked in memory; `keep` writes it after a cut.
+    path: of the former. executor: runs the writes. fresh: no earlier attempt can have left anything. A clip smaller
+    than a batch is written in one step and checked in memory; `keep` writes it after a cut.
     """
 
-    def __init__(self, stem: Path, disk: Disk, executor: Executor, *, fresh: bool = False) -> None:
-        self.path = stem.with_suffix(".part")
+    def __init__(self, path: Path, disk: Disk, executor: Executor, *, fresh: bool = False) -> None:
+        self.path = path
         self.fresh = fresh
         self.etag = ""
         self.size_bytes = 0  # bytes received, written or not
@@ -169,7 +169,7 @@ class PartialFile:
         # A weak validator does not promise the same bytes, so it does not allow a continuation (RFC 9110, 13.1.5).
         self.etag = "" if etag.startswith("W/") else etag
         self._continued, self._started = continued, True
-        if not continued:
+        if not continued and self.size_bytes:
             self._restart()
 
     def take(self, block: bytes) -> bool:

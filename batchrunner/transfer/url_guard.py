@@ -113,10 +113,15 @@ def _url(address: link_expiry.Address) -> URL:
     """The address as the HTTP library takes it. Only the host's spelling is its own. Raises ValueError."""
     if not address.scheme or not address.authority:
         return URL.build(scheme=address.scheme)
-    authority = URL(f"{address.scheme}://{address.authority}").raw_authority
+    authority = _raw_authority(address.scheme, address.authority)
     path, mark, query = address.target.partition("?")
     path += mark if mark and not query else ""  # a lone question mark counts too
     return URL.build(scheme=address.scheme, authority=authority, path=path, query_string=query, encoded=True)
+
+
+@lru_cache(256)
+def _raw_authority(scheme: str, authority: str) -> str:
+    return URL(f"{scheme}://{authority}").raw_authority
 
 
 def _address_of(url: URL) -> link_expiry.Address:

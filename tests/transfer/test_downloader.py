@@ -450,7 +450,7 @@ def test_small_clips_are_finished_together_and_an_invalid_one_affects_no_other(t
 
     items = []
     for name, content in (("a", clip), ("none", b"<html>"), ("refused", clip), ("b", clip)):
-        partial = PartialFile(tmp_path / name, Picky(), Inline(), fresh=True)
+        partial = PartialFile(tmp_path / f"{name}.part", Picky(), Inline(), fresh=True)
         partial.start(continued=False, etag="")
         partial.take(content)
         assert partial.is_small
@@ -477,7 +477,7 @@ def test_the_check_gets_the_further_fields_of_its_key(name: str, tmp_path: Path,
     reference = tmp_path / "reference.mp4"
     reference.write_bytes(clip)
     [signature["a"]] = Here().run_all("reference", [{"path": str(reference)}])
-    partial = PartialFile(tmp_path / name, Disk(), Inline(), fresh=True)
+    partial = PartialFile(tmp_path / f"{name}.part", Disk(), Inline(), fresh=True)
     partial.start(continued=False, etag="")
     partial.take(clip)
     item = downloader._Item(name, partial, downloader._Received(), tmp_path)
