@@ -100,19 +100,20 @@ class Posters:
         due: deque[tuple[Record, str]] = deque(maxlen=_LEFT_BEHIND)
 
         def listen(event: Event) -> None:
-            if isinstance(event, JobMoved) and event.move is Move.DELIVER:
-                name = names.get(event.record.job.fingerprint)
-                if name is not None:
+            if isinstance(event, JobMoved):
+                if event.move is Move.DELIVER and (name := names.get(event.record.job.fingerprint)) is not None:
                     due.append((event.record, name))
-            elif isinstance(event, Alive) and due and (self._making is None or self._making.done()):
+            elif due and (self._making is None or self._making.done()):
                 # If clips arrive faster than posters are made, the end of the run makes some and `report` the others.
                 now = [due.popleft() for _ in range(min(len(due), _BATCH_JOBS))]
-                wanted = [item for record, name in now for item in wanted_by(record, self._rundir.path / name)]
-                self._making = self._executor.submit(
-                    _make_each, self._rundir.posters, wanted, self._decoders, enough=self._hurry.is_set
-                )
+                self._making = self._executor.submit(self._make, now)
 
         return listen
+
+    def _make(self, delivered: Sequence[tuple[Record, str]]) -> None:
+        """Make the posters of delivered clips. delivered: their records and names."""
+        wanted = [item for record, name in delivered for item in wanted_by(record, self._rundir.path / name)]
+        _make_each(self._rundir.posters, wanted, self._decoders, enough=self._hurry.is_set)
 
     def finish(self, snapshot: Snapshot) -> "Future[None]":
         """Finish the queued posters and some missing ones of earlier runs. If the run stops early, finish at once."""

@@ -42,6 +42,7 @@ RATE_OVER_S = 1800.0
 _RATE_ENOUGH_S = 20.0
 _PROBLEMS_KEPT = 50
 _MOST_CHANGED = 256
+_MOST_UNLEARNED = 512  # enough for any estimate: it depends on the latest 64 of a kind
 _UNKNOWN = Problem("unknown", "no reason is known")
 
 # The phases of active jobs, the most important first.
@@ -109,6 +110,7 @@ class Model:
         self.stopping = ""
         self.is_ending = False
         self._forecast = Forecast()
+        self._unlearned: deque[Record] = deque(maxlen=_MOST_UNLEARNED)  # succeeded since somebody asked for an estimate
         self._ledger = Ledger(Budget())
         self._named: Mapping[str, tuple[str, ...]] = {}
         self._short_names: dict[tuple[int, str], Mapping[str, str]] = {}
@@ -230,6 +232,10 @@ class Model:
         return self._takes_s(_kind(job), job)
 
     def _takes_s(self, kind: _Kind, job: Job) -> float | None:
+        if self._unlearned:
+            self._expected_s.clear()
+        while self._unlearned:
+            self._forecast.learn(self._unlearned.popleft())
         if kind not in self._expected_s:
             self._expected_s[kind] = self._forecast.expected_s(job)
         return self._expected_s[kind]
@@ -297,6 +303,7 @@ class Model:
         self._named = event.ids
         self._short_names.clear()
         self._forecast = Forecast(self.records.values())
+        self._unlearned.clear()
         self._ledger = Ledger(Budget(), self.records.values())
         self._ledger.total += event.remainder.spend
         for fingerprint, record in self.records.items():
@@ -366,8 +373,7 @@ class Model:
                 self._states[before] -= self._states[before] > 0
                 self._states[record.state] += 1
             if record.state is State.SUCCEEDED:
-                self._forecast.learn(record)
-                self._expected_s.clear()
+                self._unlearned.append(record)
             self._ledger.update(record)
             self._set_row(fingerprint, record, ids)
             self._set_to_come(fingerprint, record)

@@ -100,11 +100,10 @@ class Disk:
 
     def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
         """Rename several files: pairs of old and new names."""
-        # Texts, because each operation of Path would take as long as the rename.
         pairs = [(str(source), str(target)) for source, target in names]
         for source, target in pairs:
-            os.replace(source, target)  # noqa: PTH105
-        for folder in {os.path.dirname(path) for pair in pairs for path in pair}:  # noqa: PTH120
+            os.replace(source, target)  # noqa: PTH105 (Path.replace makes a third path, which takes as long)
+        for folder in {os.path.dirname(path) for pair in pairs for path in pair}:  # noqa: PTH120 (no path objects here either)
             self.flush_folder(Path(folder))
 
     def make_folder(self, folder: Path) -> None:

@@ -39,7 +39,7 @@ def played(jobs: int, read: Read) -> SimulatedRun:
     return run
 
 
-@pytest.mark.parametrize("jobs", [20, 700])
+@pytest.mark.parametrize("jobs", [20, 900])
 def test_figures_do_not_depend_on_when_they_are_read(jobs: int) -> None:
     late, early = played(jobs, lambda _: None), played(jobs, figures)
     assert figures(late) == figures(early)
