@@ -162,8 +162,12 @@ def test_a_signal_right_after_the_start_ends_the_run(tmp_path: Path, service: Se
     batch = make_batch(tmp_path, 3, dict(service.environment()))
     lock = batch.output / ".batchrunner" / "lock"
     with batch.start() as run:
-        while not (lock.exists() and lock.read_text()):
+
+        def locked() -> bool:
             assert run.process.poll() is None, run.output
+            return lock.exists() and bool(lock.read_text())
+
+        wait_for(locked, "the run has locked its folder", poll_s=0.001)
         run.process.send_signal(number)
         assert run.end() == 128 + number, run.output
     assert "Traceback" not in batch.log()
@@ -321,7 +325,7 @@ def test_the_parent_handles_a_signal_to_the_process_group(tmp_path: Path, number
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_render_workers_ignore_signals_from_the_start(tmp_path: Path, number: signal.Signals) -> None:
-    batch = make_batch(tmp_path, 2, {}, provider="sandbox", poll_interval="100ms")
+    batch = make_batch(tmp_path, 1, {}, provider="sandbox", poll_interval="100ms")
     hit: set[int] = set()
 
     def shoot(run: Command) -> bool:

@@ -4,9 +4,9 @@ import asyncio
 import base64
 import errno
 import json
+import os
 import re
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -34,8 +34,9 @@ from batchrunner.sandbox.server import Sandbox
 from batchrunner.storage.durable_files import Disk
 from batchrunner.transfer.downloader import Checks, Downloader
 from batchrunner.transfer.url_guard import Guard
-from tests.conftest import ROOT, make_job
+from tests.conftest import make_job
 from tests.loopback import CERTIFICATES, Passage, tls
+from tests.soak.processes import call, execute
 
 KEY = "0123456789abcdef"
 SECRET = "hunter2-hunter2-hunter2"
@@ -239,26 +240,14 @@ MANIFEST = "- {id: a, video: https://example.com/walk.mp4, image: https://exampl
 
 
 async def command(folder: Path, environment: dict[str, str], *options: str) -> tuple[int, str]:
-    """Run the batch in a separate process, which reads SSL_CERT_FILE when it starts."""
+    """Run the batch in a separate process. With SSL_CERT_FILE, which a process reads when it starts, it is executed."""
     (folder / "one.yaml").write_text(MANIFEST)
-    arguments = ["-m", "batchrunner", "run", "one.yaml", "--no-progress", "--poll-interval", "200ms", *options]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        cwd=folder,
-        env={
-            "PYTHONPATH": str(ROOT),
-            "PATH": "/usr/bin",
-            "AIMLAPI_KEY": SECRET,
-            "BATCHRUNNER_STATE": str(folder / "state"),
-            **environment,
-        },
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
+    run = execute if "SSL_CERT_FILE" in environment else call
+    arguments = ["run", "one.yaml", "--no-progress", "--poll-interval", "200ms", *options]
+    no_proxies = {name: "" for name in os.environ if name.lower().endswith("_proxy")}
+    variables = {"AIMLAPI_KEY": SECRET, "BATCHRUNNER_STATE": str(folder / "state"), **no_proxies, **environment}
+    done = await asyncio.to_thread(run, *arguments, cwd=folder, **variables)
+    return done.returncode, done.stdout + done.stderr
 
 
 def test_a_whole_batch_runs_behind_a_proxy_that_resolves_the_names(tmp_path: Path) -> None:
