@@ -61,10 +61,8 @@ def fork_on_terminal(
     terminal: int, arguments: Sequence[str], cwd: Path, variables: Mapping[str, str]
 ) -> forks.ForkedProcess | None:
     """Start the command, forked, on a terminal; return None where it has to be executed. variables: its environment."""
-    server = _server()
-    if not server or not server.can_start(variables):
-        return None
-    return server.start([*command(), *arguments], cwd, variables, terminal, terminal)
+    server = _server_for(variables)
+    return server.start([*command(), *arguments], cwd, variables, terminal, terminal) if server else None
 
 
 def execute(*arguments: str | Path, cwd: Path, **more: str) -> "subprocess.CompletedProcess[str]":
