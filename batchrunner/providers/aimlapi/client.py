@@ -339,8 +339,10 @@ async def _read(reply: aiohttp.ClientResponse, redactor: Redactor) -> _Read:
     content = bytearray()
     stream = reply.content
     try:
-        while len(content) <= responses.MAX_REPLY_BYTES and not (stream.at_eof() and stream.exception() is None):
+        while not (stream.at_eof() and stream.exception() is None):
             content += await stream.readany()
+            if len(content) > responses.MAX_REPLY_BYTES:
+                break
     except FOREIGN as error:
         broken = error
     headers, body = redactor.headers(reply.headers), bytes(content)

@@ -24,8 +24,7 @@ _VALUE = rb"[ \t]*+:[ \t]*+((?:[^ \t\n]++|[ \t]++(?!$))*+)"
 _FIELD = re.compile(rb"^(%b)%b" % (b"|".join(_USED), _VALUE), re.IGNORECASE | re.MULTILINE)
 _LENGTH = re.compile(rb"^content-length%b" % _VALUE, re.IGNORECASE | re.MULTILINE)
 _CHUNKED = re.compile(rb"^transfer-encoding[ \t]*+:", re.IGNORECASE | re.MULTILINE)
-_COMMA = re.compile(rb"[ \t]*+,[ \t]*+")
-_NUMBER = re.compile(rb"\d{1,15}")
+_SAME_LENGTH = re.compile(rb"(\d{1,15})(?:[ \t]*+,[ \t]*+\1)*+")  # once or more often
 
 
 class Head:
@@ -34,6 +33,7 @@ class Head:
     def __init__(self, max_field_bytes: int) -> None:
         self._max_field_bytes = max_field_bytes
         self._buffer = bytearray()
+        self._searched = 0  # bytes of the buffer in which no end of a head begins
         self._passed = False
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -44,34 +44,34 @@ class Head:
         """
         if self._passed:
             return [data]
-        searched = max(0, len(self._buffer) - 3)
         self._buffer += data
-        ready = []
-        while not self._passed and (found := _END.search(self._buffer, searched)):
+        heads: list[bytes] = []
+        while found := _END.search(self._buffer, self._searched):
             end = found.end()
-            head = readable(bytes(self._buffer[:end]), self._max_field_bytes)
+            heads += [readable(bytes(self._buffer[:end]), self._max_field_bytes)]
             del self._buffer[:end]
-            searched = 0
-            status = _STATUS.match(head)
-            self._passed = status is None or not status[1].startswith(b"1")
-            if status is not None and _is_complete(status[1], head, self._buffer):
-                head += self.remainder()
-            ready.append(head)
-        if self._passed or len(self._buffer) > MAX_HEAD_BYTES:
-            self._passed = True
-            ready.append(self.remainder())
-        return [piece for piece in ready if piece]
+            self._searched = 0
+            status = _STATUS.match(heads[-1])
+            if status is None or status[1][:1] != b"1":
+                self._passed = True
+                return _with_body(heads, status[1] if status else b"", self.remainder())
+        self._passed = len(self._buffer) > MAX_HEAD_BYTES
+        if self._passed:
+            return [*heads, self.remainder()]
+        self._searched = max(0, len(self._buffer) - 3)
+        return heads
 
     def remainder(self) -> bytes:
         """Return the buffered bytes unchanged."""
-        content = bytes(self._buffer)
-        self._buffer.clear()
+        content, self._buffer = bytes(self._buffer), bytearray()
         return content
 
 
-def _is_complete(status: bytes, head: bytes, body: bytearray) -> bool:
-    """Whether `body` is the whole body that the head announces, and nothing after it."""
-    return status not in _WITHOUT_BODY and head.endswith(b"\r\ncontent-length: %d\r\n\r\n" % len(body))
+def _with_body(heads: list[bytes], status: bytes, body: bytes) -> list[bytes]:
+    """Return the heads and the bytes after them. They are one piece if these are exactly the body that is announced."""
+    if status not in _WITHOUT_BODY and heads[-1].endswith(b"\r\ncontent-length: %d\r\n\r\n" % len(body)):
+        return [*heads[:-1], heads[-1] + body]
+    return [*heads, body] if body else heads
 
 
 def readable(head: bytes, max_field_bytes: int) -> bytes:
@@ -82,7 +82,7 @@ def readable(head: bytes, max_field_bytes: int) -> bytes:
     if len(fields) > max_field_bytes:
         fields = b"\n".join(line for line in fields.split(b"\n") if len(line) <= max_field_bytes)
     kept = [status.rstrip(), *[b"%b: %b" % field for field in _FIELD.findall(fields)]]
-    length, *others = set(_COMMA.split(b",".join(_LENGTH.findall(fields))))
-    if not others and _NUMBER.fullmatch(length) and not _CHUNKED.search(fields):
-        kept.append(b"content-length: " + length)
+    length = _SAME_LENGTH.fullmatch(b",".join(_LENGTH.findall(fields)))
+    if length and not _CHUNKED.search(fields):
+        kept += [b"content-length: " + length[1]]
     return b"\r\n".join(kept) + b"\r\n\r\n"

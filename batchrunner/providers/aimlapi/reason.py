@@ -37,10 +37,12 @@ def reason(value: object, *, beside: bool = False) -> str | None:
 
 def failure_in(reply: Mapping[str, Any]) -> object:
     """Return the part of the reply that describes a failure, or None."""
-    found = next((reply[key] for key in _PROOF if key in reply and not _is_empty(reply[key])), None)
+    for key in _PROOF:
+        if key in reply and not _is_empty(reply[key]):
+            return reply[key]
     detail = reply.get("detail")
     # A bare text under `detail` may say anything.
-    return detail if found is None and isinstance(detail, list | dict) and not _is_empty(detail) else found
+    return detail if isinstance(detail, list | dict) and not _is_empty(detail) else None
 
 
 def quoted(value: object, most: int = 300) -> str:
