@@ -1,7 +1,7 @@
 """Read what a run directory's journal says of the account: its id, its last commit, its records. Writes nothing."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -50,10 +50,11 @@ def has_id(directory: Path, batch_id: str) -> bool:
 
 def file_names(entries: Sequence[Entry]) -> Callable[[str], str | None]:
     """Return the function from a job's fingerprint to the name of its result in the run directory."""
-    names: Mapping[str, str] = {entry.job.fingerprint: entry.file for entry in reversed(entries)}
+    firsts = {entry.job.fingerprint: entry for entry in reversed(entries)}
 
     def name_of(fingerprint: str) -> str:
-        return names.get(fingerprint) or f".batchrunner/kept/{fingerprint.removeprefix('sha256:')[:16]}.mp4"
+        entry = firsts.get(fingerprint)
+        return entry.file if entry else f".batchrunner/kept/{fingerprint.removeprefix('sha256:')[:16]}.mp4"
 
     return name_of
 

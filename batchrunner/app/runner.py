@@ -34,7 +34,7 @@ from batchrunner.engine.polling import duration_cache
 from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.ports import Clips, Dependencies, ReadyInputs
 from batchrunner.errors import ExitStatus
-from batchrunner.events import Alive, EventBus, JobMoved, Listener, Noticed, Overrun, RunStarted
+from batchrunner.events import Alive, EventBus, JobMoved, Listener, Noticed, Overrun
 from batchrunner.job import Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.media.posters import Posters
@@ -202,11 +202,7 @@ async def drive(setup: Setup, endpoint: Endpoint, bus: EventBus, outside: Enviro
         policy = policy_of(setup.settings, len(order), outside.clock.now(), recovers=open_run.recovers)
         engine, records = _engine(open_run.deps, policy, run, open_run.known, admission)
         await settlement.take_known(open_run.deps, records)
-        place = str(setup.rundir.path)
-        started = await outside.in_thread(opened, run, place, open_run.ids, records.view, admission.prices)
-        if setup.only:
-            started = replace(started, unselected=frozenset(open_run.ids).difference(order))
-        _announce_start(open_run.notices, run, started, bus, outside.proxies.for_url(endpoint.base_url))
+        await _announce_start(open_run, records, order, bus, outside, outside.proxies.for_url(endpoint.base_url))
         await webhook.notify_start(setup.settings.notify, run, setup.rundir.path, bus.publish, outside.proxies)
         _post_overruns(setup, run, outside, bus, stack)
         await engine.settle(await open_run.store.settle(setup.batch.entries, records.view))
@@ -480,10 +476,23 @@ def _moved(setup: Setup, anchor: Anchor) -> Setup:
     return setup if place is None else replace(setup, rundir=RunDir(place))
 
 
-def _announce_start(notices: Sequence[str], run: Run, started: RunStarted, bus: EventBus, proxy: Proxy | None) -> None:
+async def _announce_start(
+    open_run: _OpenRun,
+    records: JobRecords,
+    order: Sequence[str],
+    bus: EventBus,
+    outside: Environment,
+    proxy: Proxy | None,
+) -> None:
+    """Announce the start of the run, and its notices. Nothing keeps the event: it has the record of each job."""
+    run, setup = open_run.run, open_run.setup
+    place, prices = str(setup.rundir.path), open_run.admission.prices
+    started = await outside.in_thread(opened, run, place, open_run.ids, records.view, prices)
+    if setup.only:
+        started = replace(started, unselected=frozenset(open_run.ids).difference(order))
     bus.publish(started)
     if proxy is not None:
         message = f"{run.service} is reached through the proxy {proxy.shown}"
         bus.publish(Noticed(run.started_at, (), message, routine=True))
-    for notice in notices:
+    for notice in open_run.notices:
         bus.publish(Noticed(run.started_at, (), notice))

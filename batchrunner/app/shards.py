@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def find(folder: Path) -> dict[Shard, RunDir]:
     """Return the shards in `folder` that were started, in order. A directory without a sign of a run is none."""
     try:
-        names = [path.name for path in folder.iterdir()]
+        names = os.listdir(folder)  # noqa: PTH208 (a Path for each of 100,000 clips takes 0.2 s)
     except OSError:
         return {}
     named = [shard for name in names if (shard := read_folder(name)) is not None]

@@ -8,12 +8,13 @@ its own name. Nothing is deleted.
 import asyncio
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from batchrunner.errors import LocalFault
 from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State, files_of
@@ -28,14 +29,7 @@ from batchrunner.transfer.downloader import Fetched, file_sha256, result_of
 
 _UNNAMED = "a result could not be given its name"
 _SMALL_BYTES = 1 << 20
-
-
-class _FileState(NamedTuple):
-    """Identifies a file without reading it."""
-
-    size_bytes: int
-    mtime_ns: int
-    inode: int
+_STATE = struct.Struct("<QqQ")  # size, time of the last change in ns, inode
 
 
 class DeliveredClips(Protocol):
@@ -110,7 +104,7 @@ class Store(RunDirectoryClips):
             self._placed[name] = placed
             self._ours.setdefault(placed.fingerprint, []).append(name)
         self._names: dict[str, list[str]] = {}
-        self._left: dict[str, _FileState | None] = {}  # the state of each delivered file
+        self._left: dict[str, bytes | None] = {}  # the state of each delivered file
         self._flushes: Batcher[Path] = Batcher(executor, self._flush)
 
     async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
@@ -216,9 +210,10 @@ class Store(RunDirectoryClips):
                 changed.setdefault(record.job.fingerprint, []).append(name)
         return changed
 
-    def _is_same(self, name: str, state: _FileState, result: Result) -> bool:
+    def _is_same(self, name: str, state: bytes, result: Result) -> bool:
         """Return whether a touched or replaced file still has the result's content. True if it is unreadable."""
-        if state.size_bytes != result.size_bytes:
+        size_bytes, _, _ = _STATE.unpack(state)
+        if size_bytes != result.size_bytes:
             return False
         try:
             same = file_sha256(self._root / name) == result.sha256
@@ -401,15 +396,24 @@ def _exists(path: Path | str) -> bool:
     return os.path.lexists(path)
 
 
-def _file_state(path: Path | str) -> _FileState | None:
-    """Return size, time and inode of a plain file; None for anything else, including links."""
+def _file_state(path: Path | str) -> bytes | None:
+    """Return size, time and inode of a plain file, which identify it without reading it; None for anything else.
+
+    They are packed, because a run keeps them for each clip.
+    """
+    state = _plain_file(path)
+    return None if state is None else _STATE.pack(state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+def _size(path: Path) -> int | None:
+    state = _plain_file(path)
+    return None if state is None else state.st_size
+
+
+def _plain_file(path: Path | str) -> os.stat_result | None:
+    """Return the status of a plain file; None for anything else, including links."""
     try:
         state = os.lstat(path)
     except OSError:
         return None
-    return _FileState(state.st_size, state.st_mtime_ns, state.st_ino) if stat.S_ISREG(state.st_mode) else None
-
-
-def _size(path: Path) -> int | None:
-    state = _file_state(path)
-    return None if state is None else state.size_bytes
+    return state if stat.S_ISREG(state.st_mode) else None
