@@ -208,7 +208,8 @@ def plan_batch(setup: Setup) -> "tuple[Plan, Projection, float]":
     require_trusted(setup.rundir, entries)
     snapshot = journal.read(setup.rundir.journal)
     clips = RunDirectoryClips(setup.rundir)
-    gone = frozenset(entry.job.fingerprint for entry in entries if snapshot and not clips.exists(entry.file))
+    stored = entries if snapshot else ()
+    gone = frozenset(entry.job.fingerprint for entry in stored if not clips.exists(entry.file))
     gone -= bucket_results.delivered_names(snapshot)
     prices = prices_of(setup)
     if snapshot is not None:
@@ -283,10 +284,9 @@ class _Submitted:
     plan: Plan
 
     def __iter__(self) -> Iterator[Record]:
-        for entry, row in self.plan.rows.with_entries():
-            if row.submits:
-                shared = self.plan.records[row.fingerprint]
-                yield shared if shared.job.fingerprint == row.fingerprint else Record(entry.job)
+        for entry in self.plan.rows.submitted():
+            shared = self.plan.records[entry.job.fingerprint]
+            yield shared if shared.job.fingerprint == entry.job.fingerprint else Record(entry.job)
 
 
 def egress_of(setup: Setup, plan: Plan) -> "Egress":
@@ -294,7 +294,7 @@ def egress_of(setup: Setup, plan: Plan) -> "Egress":
     from batchrunner.plan.egress import collect  # here, as a run needs none
 
     webhook = host_of(setup.settings.notify) if setup.settings.notify else None
-    submitted = (entry.job for entry, row in plan.rows.with_entries() if row.submits)
+    submitted = (entry.job for entry in plan.rows.submitted())
     stage, above_bytes = setup.settings.stage, setup.settings.stage_above
     is_uploaded = partial(is_staged, above_bytes=above_bytes) if stage else lambda _: False
     egress = collect(submitted, setup.service, setup.batch.read, webhook, stage or "", is_uploaded)

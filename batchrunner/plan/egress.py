@@ -61,7 +61,7 @@ def collect(
     """
     submissions = files = file_bytes = 0
     urls: set[int] = set()  # their hashes: many URLs take much memory
-    hosts: set[str] = set()
+    starts: set[str] = set()  # scheme and host of each URL
     staged: dict[tuple[str | None, str | None], int] = {}
     for job in jobs:
         submissions += 1
@@ -73,12 +73,12 @@ def collect(
                 file_bytes += media.size_bytes or 0
             else:
                 urls.add(hash(media.uri))
-                hosts.add(_host(media.uri))
-    listed = tuple(sorted(hosts))
+                starts.add("/".join(media.uri.split("/", 3)[:3]))
+    listed = tuple(sorted(set(map(_host, starts))))
     egress = Egress(host, submissions, files, file_bytes, len(urls), listed, tuple(variables), webhook)
     return replace(egress, stage=stage, staged=len(staged), staged_bytes=sum(staged.values())) if staged else egress
 
 
 def _host(url: str) -> str:
-    """Return the host of a URL, or the bucket of an object."""
+    """Return the host of a URL, or the bucket of an object's address."""
     return ObjectAddress.parse(url).place if is_address(url) else urlsplit(url).hostname or ""

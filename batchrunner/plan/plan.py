@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, overload
 
 from batchrunner.account.base import Hold, Reuse
@@ -97,6 +98,8 @@ class ResumeOptions:
 class Rows(Sequence[Row]):
     """The rows of a plan in manifest order. Each is created when it is read, so a plan of many jobs is small.
 
+    Call `survey` for each entry in order first. It remembers which rows a run submits and which have changed, so that
+    these are found without creating all rows again.
     known: the journal's records. records: at the start of a run (`Plan.records`).
     """
 
@@ -117,16 +120,29 @@ class Rows(Sequence[Row]):
         self._options = options
         self._first: dict[str, str] = {}  # by fingerprint: the id of the first row of that job
         self._estimates: dict[tuple[Any, ...], Estimate] = {}
+        self._submits = bytearray()  # by position: 1 or 0
+        self._changes = bytearray()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Row]:
-        return map(self.row, self._entries)
+        return map(self._row, self._entries)
 
-    def with_entries(self) -> Iterator[tuple[Entry, Row]]:
-        """Yield each entry with its row."""
-        return ((entry, self.row(entry)) for entry in self._entries)
+    def survey(self, entry: Entry) -> Row:
+        """Return the row of the next entry."""
+        row = self._row(entry)
+        self._submits.append(row.submits)
+        self._changes.append(bool(row.changed))
+        return row
+
+    def submitted(self) -> Iterator[Entry]:
+        """Yield the entries that a run submits."""
+        return compress(self._entries, self._submits)
+
+    def changed(self) -> Iterator[Row]:
+        """Yield the rows of changed jobs."""
+        return map(self._row, compress(self._entries, self._changes)) if any(self._changes) else iter(())
 
     @overload
     def __getitem__(self, place: int) -> Row: ...
@@ -134,11 +150,11 @@ class Rows(Sequence[Row]):
     def __getitem__(self, place: slice) -> Sequence[Row]: ...
     def __getitem__(self, place: int | slice) -> Row | Sequence[Row]:
         if isinstance(place, slice):
-            return [self.row(entry) for entry in self._entries[place]]
-        return self.row(self._entries[place])
+            return [self._row(entry) for entry in self._entries[place]]
+        return self._row(self._entries[place])
 
-    def row(self, entry: Entry) -> Row:
-        """Return the row of an entry. The first calls are in the order of the entries (`build`)."""
+    def _row(self, entry: Entry) -> Row:
+        """Return the row of an entry. The first calls are in the order of the entries (`survey`)."""
         job, old = entry.job, self._before.get(entry.id)
         record = self._records[job.fingerprint]
         found = self._known[job.fingerprint].state if job.fingerprint in self._known else State.PENDING
@@ -203,7 +219,7 @@ def build(
     for entry in entries:
         if entry.job.fingerprint not in records:
             records[entry.job.fingerprint] = similar.setdefault(likeness_of(entry.job), Record(entry.job))
-        row = rows.row(entry)
+        row = rows.survey(entry)
         totals[row.action] += 1
         submissions += row.submits
     return Plan(rows, records, submissions=submissions, totals=dict(totals.most_common()))

@@ -48,7 +48,7 @@ def lines_of(
     """
     rows: Sequence[Row] = plan.rows
     if len(rows) > _MOST_ROWS and not every:
-        rows = tuple(islice((row for row in rows if row.changed), _MOST_ROWS))
+        rows = tuple(islice(plan.rows.changed(), _MOST_ROWS))
     yield from _table(rows, projection.left_out)
     if len(rows) < len(plan.rows):
         note = "changed jobs only; " if rows else ""

@@ -21,6 +21,19 @@ def test_inputs_are_counted_as_data_or_by_host() -> None:
     assert egress.as_facts()["url_hosts"] == ("b.example.com",)
 
 
+def test_hosts_and_buckets_of_urls_are_listed_once() -> None:
+    image = make_job("a").inputs["image"]
+    urls = (
+        "https://B.example.com?x=a/b",
+        "https://b.example.com:443/y",
+        "https://u@c.example.com/z/",
+        "S3://clips/a/b",
+    )
+    jobs = [replace(make_job("a"), inputs={"image": image._replace(uri=url)}) for url in urls]
+    egress = collect(jobs, "api.example.com", [], None)
+    assert (egress.urls, egress.url_hosts) == (4, ("b.example.com", "c.example.com", "s3://clips"))
+
+
 def test_a_plan_without_submissions_sends_nothing() -> None:
     assert collect([], "api.example.com", [], None) == Egress("api.example.com")
 

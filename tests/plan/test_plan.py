@@ -107,6 +107,17 @@ def test_equal_jobs_are_paid_for_once() -> None:
     assert text_of(built).count("the same job as a: paid for once") == 2
 
 
+def test_the_submitted_and_the_changed_rows_are_found_by_position() -> None:
+    before = changed_job("old", {"params": {"resolution": "480p"}})
+    records = {before.fingerprint: make_record(state=State.SUCCEEDED, job=before)}
+    snapshot = Snapshot(make_run(), (Entry(0, "old", before),), records)
+    after = changed_job("new", {"params": {"resolution": "720p"}})
+    entries = (*make_entries("a", "copy=a"), Entry(2, "old", after), Entry(3, "same", before))
+    rows = plan.build(entries, snapshot, PRICES).rows
+    assert [entry.id for entry in rows.submitted()] == ["a", "old"] == [row.id for row in rows if row.submits]
+    assert [row.id for row in rows.changed()] == ["old"] == [row.id for row in rows if row.changed]
+
+
 def changed_job(name: str, changes: dict[str, object]) -> Job:
     """A job with other inputs or, by the names of its attributes, other values."""
     job, fields = make_job(name), dict(changes)
