@@ -141,11 +141,12 @@ class Engine:
     async def _drive(self) -> None:
         while True:
             self._wake.clear()
-            self._check_time()
-            self._start_calls()
+            now = self._deps.clock.monotonic()
+            self._check_time(now)
+            self._start_calls(now)
             if self._finished():
                 break
-            await self._deps.clock.wait(self._wake, self._next_moment())
+            await self._deps.clock.wait(self._wake, self._next_moment(now))
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -155,14 +156,13 @@ class Engine:
 
     # Time
 
-    def _end(self) -> tuple[float, StopReason] | None:
+    def _end(self, now: float) -> tuple[float, StopReason] | None:
         """Return when this run has to end (monotonic, s) and why, or None."""
-        return self._run_deadline.end(self._deps.clock.monotonic(), self._deps.clock.now())
+        return self._run_deadline.end(now, self._deps.clock.now())
 
-    def _check_time(self) -> None:
+    def _check_time(self, now: float) -> None:
         """Close when the time is over, and give up calls whose breaker stayed open for too long."""
-        now = self._deps.clock.monotonic()
-        end = self._end()
+        end = self._end(now)
         if end is not None and now >= end[0] and not self._shutdown.closing:
             self._close(end[1])
         if not self._shutdown.closing and (lost := self._deps.lost()):
@@ -177,16 +177,15 @@ class Engine:
         self.stop(self._calls.give_up(call))
         self._flow.leave(call)
 
-    def _next_moment(self) -> float | None:
+    def _next_moment(self, now: float) -> float | None:
         """Return when the loop has to run again even if no task ends (monotonic, s)."""
-        now = self._deps.clock.monotonic()
         if self._shutdown.closing_until is not None:
             return None if now >= self._shutdown.closing_until else self._shutdown.closing_until
         moments: list[float | None] = [*self._calls.patience_ends().values()]
         if not self._running["reconcile"]:
             moments.append(self._flow.in_doubt.reconcile_at)
         moments.append(self._flow.next_release_at())
-        if (end := self._end()) is not None:
+        if (end := self._end(now)) is not None:
             moments.append(end[0])
         moments.append(self._call_at("poll", self._flow.poller.next_due, now))
         if self._flow.downloads:
@@ -202,8 +201,10 @@ class Engine:
 
     def _call_at(self, call: str, due: float | None, now: float) -> float | None:
         """Return when a call that is due at `due` may start; None if it has to wait until a task ends."""
+        if due is None:
+            return None
         allowed_at = self._calls.next_call_at(call, now, self._running[call])
-        if due is None or allowed_at is None:
+        if allowed_at is None:
             return None
         if call in {"download", "deliver"}:
             return max(due, allowed_at)
@@ -248,11 +249,10 @@ class Engine:
 
     # Starting calls
 
-    def _start_calls(self) -> None:
+    def _start_calls(self, now: float) -> None:
         """Start every call that may start now. Downloads and polls, which are paid for, go before submissions."""
         if self._shutdown.closing:
             return
-        now = self._deps.clock.monotonic()
         while self._flow.downloads and self._may_call("download", now):
             fingerprint, url = self._flow.downloads.pop()
             self._start("download", fingerprint, partial(deliver.download, self._context, fingerprint, url))
@@ -282,6 +282,8 @@ class Engine:
 
     def _start_submissions(self, now: float) -> None:
         self._flow.admitter.begin_round()
+        if self._queue.is_full(self._calls.cap):
+            return
         left = self._run_deadline.left(now, self._deps.clock.now())
         while not self.stopped and not self._flow.shared.is_blocked(now) and self._may_call("submit", now):
             if self._calls.wants_probe():

@@ -27,12 +27,14 @@ class RunDeadline:
 
     def end(self, now: float, wall: float) -> tuple[float, StopReason] | None:
         """Return when this run has to end (monotonic, s) and why; None if it has no end."""
+        if self.deadline_at is None and self.max_runtime_s is None:
+            return None
         ends = []
         if self.deadline_at is not None:
             ends.append((now + self.deadline_at - wall, StopReason("deadline", self.deadline)))
         if self.max_runtime_s is not None:
             ends.append((self.started_at + self.max_runtime_s, StopReason("max_runtime", "max_runtime is reached")))
-        return min(ends, default=None)
+        return min(ends)
 
     def left(self, now: float, wall: float) -> TimeLeft | None:
         """Return the time until the end of this run; None if it has no end."""
