@@ -75,7 +75,7 @@ class _Pair:
 
     def _finish(self, batch: Batch) -> int:
         """Run a batch to its end. Jobs in doubt may hold every slot for half an hour before it goes on."""
-        with batch.start(*self._options(batch)) as command:
+        with batch.start(*self._options(batch), forked=True) as command:
             try:
                 return command.end(_SLOTS_FREE_S)
             except subprocess.TimeoutExpired:
