@@ -102,6 +102,19 @@ def test_text_around_a_secret_is_unchanged() -> None:
     assert KNOWN.text(f"a \\n %20 &amp; {KEY}, and HUNTER2hunter2.") == f"a \\n %20 &amp; {MARK}, and {MARK}."
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32-le"])
+def test_a_secret_is_found_in_a_reply_of_any_encoding(encoding: str) -> None:
+    body = KNOWN.reply(json.dumps({"error": f"bad key {KEY}"}).encode(encoding))
+    assert MARK.encode() in body
+    assert KEY not in body.decode()
+
+
+def test_headers_have_names_in_lower_case_and_values_without_secrets() -> None:
+    headers = {"X-Inference-Id": "G:1", "Location": f"/?key={quote(KEY)}"}
+    assert KNOWN.headers(headers) == {"x-inference-id": "G:1", "location": f"/?key={MARK}"}
+    assert KNOWN.headers({"Date": "today"}) == {"date": "today"}
+
+
 def test_a_reply_stays_json_and_its_used_values_are_unchanged() -> None:
     body = json.dumps({"id": "hunter2hunter2", KEY: [KEY, 1], "video": {"url": "https://e.com/hunter2hunter2"}})
     assert json.loads(KNOWN.reply(body.encode("utf-16"))) == {

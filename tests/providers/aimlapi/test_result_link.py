@@ -28,10 +28,12 @@ STATUS, PICTURE = "https://api.example.com/v2/status/9", "https://e.com/a.png"
         ({"status_url": STATUS, "poster": PICTURE, "docs": "https://docs.example.com/a"}, None),
         ({"output": [CLIP, CLIP + "0"]}, None),
         ({"output": [CLIP, CLIP + "0.mp4"]}, CLIP + "0.mp4"),
+        ({"notes": ["x"] * 20_001, "video": {"url": CLIP}}, CLIP),
+        ({"url": CLIP + "0", "video": [{"url": INPUT}, {"url": CLIP}, {"url": STATUS}]}, CLIP),
         ({"video": "javascript:alert(1)"}, None),
         ({"video": "http://[::1"}, None),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:60],
 )
 def test_the_only_link_is_found_at_any_place(reply: dict[str, Any], found: str | None) -> None:
     assert result_link(reply, (INPUT,), BASE) == found
