@@ -201,7 +201,7 @@ class Downloader:
             await self._off_loop(download.recall)
         async with await self._reach(url, download.request_headers()) as reply:
             headers = self._redactor.headers(reply.headers)
-            coded = codings(headers.get("content-encoding", ""))
+            coded = codings(headers["content-encoding"]) if "content-encoding" in headers else []
             continued = _continues(reply.status, headers, download, coded=bool(coded))
             left = _length(headers)
             expected = None if left is None or coded else left + (download.size_bytes if continued else 0)

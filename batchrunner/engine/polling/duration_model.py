@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise, zip_longest
 from math import exp, isfinite
+from operator import sub
 
 from batchrunner.plan.duration_estimate import Kind
 from batchrunner.plan.duration_trend import FLAT, WorkTrend, trend_of, usual_of
@@ -157,12 +158,12 @@ def _middles(spans: Iterable[Span]) -> list[float]:
 
 def step_of(elapsed_s: float) -> int:
     """Return the step of time that ends at or after this moment; the last one has all later times."""
-    return min(max(bisect_left(EDGES_S, elapsed_s) - 1, 0), STEPS - 1)
+    return bisect_left(EDGES_S, elapsed_s, 1, STEPS) - 1
 
 
 def _edge_near(elapsed_s: float) -> int:
     """Return the edge nearest to this moment; never the last one."""
-    return min(max(bisect_left(EDGES_S, elapsed_s * _HALF_A_STEP) - 1, 0), STEPS - 1)
+    return step_of(elapsed_s * _HALF_A_STEP)
 
 
 def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]:
@@ -175,15 +176,18 @@ def _likeliest(spans: Sequence[Span], running_s: Sequence[float]) -> list[float]
     bounds = [(first, end, float(count)) for (first, end), count in numbers.items()]
     bounds += _open_ended(running_s, len(spans))
     whole = sum(count for _, _, count in bounds)
+    bounds = [(first, end, count / whole) for first, end, count in bounds]
     shares = _beforehand(max([by_s for _, by_s in spans] + list(running_s)))
     for _ in range(_ROUNDS):
         below = [0.0, *accumulate(shares)]
         change = [0.0] * (STEPS + 1)
-        for first, end, count in bounds:
-            value = count / whole / max(below[end] - below[first], _TINY)
+        for first, end, weight in bounds:
+            share = below[end] - below[first]
+            value = weight / max(share, _TINY)
             change[first] += value
             change[end] -= value
-        shares = [share * max(0.0, factor) for share, factor in zip(shares, accumulate(change[:-1]), strict=True)]
+        factors = accumulate(change[:-1])  # rounding may leave some below zero
+        shares = [share * factor if factor > 0 else 0.0 for share, factor in zip(shares, factors, strict=True)]
     return _scaled(shares)
 
 
@@ -228,9 +232,10 @@ def _smoothed(shares: Sequence[float], seen: int) -> list[float]:
 def _boxed(shares: Sequence[float], radius: int) -> list[float]:
     """Spread each share evenly over its neighbours."""
     below = [0.0, *accumulate(shares)]
-    return [below[min(STEPS, step + radius + 1)] - below[max(0, step - radius)] for step in range(STEPS)]
+    padded = [0.0] * radius + below + below[-1:] * radius
+    return list(map(sub, padded[2 * radius + 1 :], padded))
 
 
 def _left(shares: Sequence[float]) -> list[float]:
     """Return the share left at each edge: from one to zero at the last."""
-    return [max(0.0, 1 - below) for below in (0.0, *accumulate(shares[:-1]), 1.0)]
+    return [1 - below if below < 1 else 0.0 for below in (0.0, *accumulate(shares[:-1]), 1.0)]

@@ -79,8 +79,9 @@ class PollSchedule:
         """Return how many polls are due in each of the steps."""
         least, most = 1 / (LONGEST * self._interval_s), 1 / (SHORTEST * self._interval_s)
         scale /= self._interval_s
-        rates = [min(max(scale * root, least), most) for root in roots]
-        return list(map(mul, rates, WIDTHS_S))
+        rates = [scale * root for root in roots]
+        bounded = [rate if least < rate < most else least if rate <= least else most for rate in rates]
+        return list(map(mul, bounded, WIDTHS_S))
 
     def _count(self, fit: Fit, budget: float) -> float:
         """Return the average polls of one generation in this schedule; counting stops far beyond the budget."""

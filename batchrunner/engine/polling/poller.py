@@ -22,7 +22,7 @@ from batchrunner.plan.duration_estimate import kind_of
 from batchrunner.plan.duration_trend import work_of
 
 EARLY_PROBES = 8  # of a kind without known durations
-_NOT_BEFORE_S = 1.0  # a new schedule costs about 2 ms
+_NOT_BEFORE_S = 1.0  # a new schedule costs about 1 ms
 _OF_USE = 16  # a new schedule is worth it when this many times the news are no fewer than its durations
 
 
