@@ -79,7 +79,9 @@ def test_lost_and_silent_sound_is_found(source: Any, reference: Path, tmp_path: 
 def test_a_render_of_the_sandbox_has_no_mark_and_a_transcoded_reference_is_an_echo(
     tmp_path: Path, image: str, variation: str
 ) -> None:
-    video, fast = MEDIA / "bunny.mp4", {"quality": "low", "write_mode": "fast"}
+    fast = {"quality": "low", "write_mode": "fast"}
+    half = RenderRequest(MEDIA / "bunny.mp4", MEDIA / image, tmp_path / "half.mp4", composite=False, odd_length=True)
+    video = render(half)
     request = RenderRequest(video, MEDIA / image, tmp_path / "a.mp4", variation=variation, **fast)  # type: ignore[arg-type]  # both are text
     assert kinds(render(request), video) == []
     copy = RenderRequest(video, MEDIA / image, tmp_path / "b.mp4", composite=False, **fast)  # type: ignore[arg-type]  # both are text

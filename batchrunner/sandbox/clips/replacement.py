@@ -123,9 +123,12 @@ def stand(opacity: Bytes, scene: Bytes, foot: float, depth: float) -> Bytes:
 
 def shadow(foot: tuple[float, float], width: float, size: Size) -> Bytes:
     """Return how much light the ground loses around a foot, 0 to 255: `size`."""
-    y, x = np.ogrid[: size[0], : size[1]]
+    result, depth = np.zeros(size, np.uint8), 1.4 * 0.1 * width
+    band = slice(max(int(foot[1] - depth), 0), max(int(foot[1] + depth) + 2, 0))  # above and below it is 0
+    y, x = np.arange(size[0])[band, None], np.arange(size[1])
     distance = np.hypot((x - foot[0]) / (0.55 * width), (y - foot[1]) / (0.1 * width))
-    return (140 * np.clip(1.4 - distance, 0, 1)).astype(np.uint8)
+    result[band] = 140 * np.clip(1.4 - distance, 0, 1)
+    return result
 
 
 def background(scene: Scene, samples: dict[int, Bytes], margin: NDArray[Any]) -> Bytes:
@@ -176,6 +179,7 @@ class Replacement:
         self._offsets = between_keys(scene.offsets * size[::-1], numbers, every)
         self._poses = between_keys(scene.poses, np.maximum(numbers - self._take.lag, 0), every)
         self._margin = np.ceil(np.abs(self._offsets).max(0)).astype(int)
+        self._hidden_key, self._hidden = -1, np.zeros(size, np.uint8)
         self._plate = background(scene, samples, self._margin) if scene.still else None
         self._character = adapt_tone(cut_out(picture, size), samples[0], self._take)
 
@@ -198,9 +202,16 @@ class Replacement:
 
     def _without_subject(self, frame: Bytes, number: int) -> Bytes:
         key = number // self._every
-        # Between key frames the subject is somewhere between. An erased pixel too many is not seen.
-        hidden = enlarge(self._scene.erased[key : key + 2].max(0), self._size)
+        if key != self._hidden_key:
+            # Between key frames the subject is somewhere between. An erased pixel too many is not seen.
+            self._hidden_key, self._hidden = key, enlarge(self._scene.erased[key : key + 2].max(0), self._size)
+        hidden = self._hidden
         if self._plate is None:
             return fill(np.dstack([frame, 255 - hidden]))
         x, y = self._margin - self._offsets[number]
-        return paste(frame, warp(self._plate, (1, 0, x, 0, 1, y), self._size), hidden)
+        left, top, right, bottom = Image.fromarray(hidden).getbbox() or (0, 0, 1, 1)
+        box = np.s_[top:bottom, left:right]
+        behind = warp(self._plate, (1, 0, x + left, 0, 1, y + top), (bottom - top, right - left))
+        result = frame.copy()
+        result[box] = paste(frame[box], behind, hidden[box])
+        return result
