@@ -53,6 +53,7 @@ _ENCODER = json.JSONEncoder(
 _RESULT_FIELDS = tuple(field.name for field in fields(Result))
 _result_values = attrgetter(*_RESULT_FIELDS)
 _ERROR_AT = _ATTEMPT_FIELDS.index("error")
+_NUMBERS = {int, float}
 
 
 class RowDamaged(ValueError):
@@ -64,16 +65,16 @@ def checksum(table: str, values: Iterable[Any]) -> int:
 
     Numbers are taken as floating-point numbers, as SQLite returns them from a REAL column.
     """
-    # ascii() of plain values is the same in all versions of Python; repr() of text is not.
+    # ascii() (%a) of plain values is the same in all versions of Python; repr() of text is not.
     plain = [
         value
         if value is None or type(value) is str
         else value + 0.0
-        if type(value) is float and not isnan(value)
+        if type(value) in _NUMBERS and value == value  # noqa: PLR0124 (not NaN; isnan would be a call for each value)
         else _plain(value)
         for value in values
     ]
-    return crc32(ascii(plain).encode(), _seed(table))
+    return crc32(b"%a" % (plain,), _seed(table))
 
 
 @cache
