@@ -5,7 +5,7 @@ from pathlib import Path
 
 from batchrunner.storage import durable_files
 
-BALLAST_BYTES = 256 * 1024
+BALLAST_BYTES = 512 * 1024
 
 
 def reserve(path: Path) -> bool:

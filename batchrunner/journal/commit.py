@@ -1,6 +1,7 @@
 """Write changes to a journal in one transaction."""
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from batchrunner.errors import LocalFault
@@ -30,6 +31,10 @@ def write(connection: sqlite3.Connection, path: Path, changes: list[Change | Bul
                 connection.execute("PRAGMA foreign_keys = ON")
     except sqlite3.Error as error:
         return refused(error, path, "written")
+    if bulks:
+        # The database takes its space now: on a disk that is full later, the log can still be merged into it.
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint")
     return None
 
 

@@ -45,9 +45,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# SQLite checkpoints the log after this many pages of 4 KiB. Most pages are updates of existing ones, so the reserved
-# space is enough for a checkpoint on a full disk.
-_LOG_PAGES = 128
+# SQLite checkpoints the log after this many pages of 4 KiB. A checkpoint flushes three times and writes each page once,
+# however often it has changed, so a long log saves work. After the start of a run, less than a tenth of the pages are
+# new ones, so the reserved space is enough for a checkpoint on a full disk.
+_LOG_PAGES = 1024
 LOG_BYTES = (_LOG_PAGES + 2) * (4096 + 24)  # size of a log just before a checkpoint
 _CACHE_KIB = 24 * 1024  # at most; the indexes of 100,000 entries fit: a page that does not is written several times
 _TEXTS = 4 * MOST_ROWS  # cached statements: three kinds of changes are frequent, each with any number of rows

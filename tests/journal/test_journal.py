@@ -825,6 +825,14 @@ def test_a_full_disk_is_reported_and_loses_nothing(journal: Journal, path: Path)
     assert states(known(path))[make_job("j199").key] is State.IN_FLIGHT
 
 
+def test_the_database_takes_the_space_of_a_batch_at_its_start(journal: Journal, path: Path) -> None:
+    """On a disk that is full later, the log could not be merged into a database that lacks hundreds of pages."""
+    begun(journal, *(f"j{number}" for number in range(200)))
+    pages = journal._connection.execute("PRAGMA page_count").fetchone()[0]
+    assert pages > 30
+    assert path.stat().st_size == pages * 4096
+
+
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """A disk that is full only until the reserved space is released does not end the run."""

@@ -172,7 +172,7 @@ def _is_refused(batch: Batch, service: Service) -> None:
 def test_a_full_disk_stops_the_batch_and_free_space_continues_it(tmp_path: Path, mount: Mount) -> None:
     place = tmp_path / "disk"
     place.mkdir()
-    mount(place, "size=2m")
+    mount(place, "size=6m")
     with Service(tmp_path, "--duration", "300ms") as service:
         batch = make_batch(
             tmp_path,
@@ -214,7 +214,7 @@ def test_a_full_disk_stops_the_batch_and_free_space_continues_it(tmp_path: Path,
 def test_a_run_started_on_a_full_disk_submits_nothing_and_names_the_disk(tmp_path: Path, mount: Mount) -> None:
     place = tmp_path / "disk"
     place.mkdir()
-    mount(place, "size=2m")
+    mount(place, "size=8m")
     with Service(tmp_path, "--duration", "300ms", *plain_clips(tmp_path)) as service:
         batch = make_batch(tmp_path, 12, dict(service.environment()), output=place / "out", concurrency=2)
         with batch.start(forked=True) as run:
@@ -241,7 +241,7 @@ def test_a_run_started_on_a_full_disk_submits_nothing_and_names_the_disk(tmp_pat
 def test_a_disk_filled_by_another_process_ends_the_run_with_every_id_stored(tmp_path: Path, mount: Mount) -> None:
     place = tmp_path / "disk"
     place.mkdir()
-    mount(place, "size=2m")
+    mount(place, "size=8m")
     with Service(tmp_path, "--duration", "3s", *plain_clips(tmp_path)) as service:
         batch = make_batch(tmp_path, 60, dict(service.environment()), output=place / "out", concurrency=40)
         with batch.start(forked=True) as run:
@@ -260,23 +260,23 @@ def test_a_disk_filled_by_another_process_ends_the_run_with_every_id_stored(tmp_
 def test_a_journal_on_a_full_disk_stores_ids_and_refuses_intents(tmp_path: Path, mount: Mount) -> None:
     place = tmp_path / "disk"
     place.mkdir()
-    mount(place, "size=2m")
-    keys = [f"job-{number}" for number in range(16)]
+    mount(place, "size=8m")
+    keys = [f"job-{number}" for number in range(108)]
     open_journal = journal.Journal(place / "journal.db", Inline())
     begun(open_journal, *keys)
-    for key in keys[:8]:
+    for key in keys[:100]:  # their attempts take new pages, which the database does not have yet
         asyncio.run(open_journal.save(make_record(key, State.SUBMITTING)))
     _fill(place)
     for _ in range(40):  # far more than the reserved space would hold if the log only grew
-        for key in keys[:8]:
+        for key in keys[92:100]:
             asyncio.run(open_journal.save(make_record(key, State.IN_FLIGHT)))
     with pytest.raises(LocalFault, match="the disk is full"):
-        asyncio.run(open_journal.save(make_record(keys[8], State.SUBMITTING)))
+        asyncio.run(open_journal.save(make_record(keys[100], State.SUBMITTING)))
     open_journal.close()
     snapshot = journal.read(place / "journal.db")
     assert snapshot is not None
     states = [snapshot.records[make_job(key).fingerprint].state for key in keys]
-    assert states == [State.IN_FLIGHT] * 8 + [State.PENDING] * 8
+    assert states == [State.SUBMITTING] * 92 + [State.IN_FLIGHT] * 8 + [State.PENDING] * 8
 
 
 def _fill(place: Path) -> None:
