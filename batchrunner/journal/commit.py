@@ -11,13 +11,13 @@ from batchrunner.journal.statements import Bulk, Change, in_few
 
 def write(connection: sqlite3.Connection, path: Path, changes: list[Change | Bulk]) -> LocalFault | None:
     """Write the changes in one transaction. It is durable on return. Returns a fault for a failed one."""
-    bulks = [change for change in changes if isinstance(change, Bulk)]
+    bulks = [change for change in changes if type(change) is Bulk]
     try:
         if bulks:  # a search for each row takes as long as its insertion; `_require_jobs` makes one pass instead
             connection.execute("PRAGMA foreign_keys = OFF")
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for statement, values in in_few([change for change in changes if not isinstance(change, Bulk)]):
+            for statement, values in in_few([change for change in changes if type(change) is not Bulk]):
                 connection.execute(statement, values)
             for bulk in bulks:
                 connection.executemany(bulk.statement.of_one, bulk.rows())

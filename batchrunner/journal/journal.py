@@ -30,7 +30,6 @@ from batchrunner.journal.statements import (
     Bulk,
     Change,
     Guard,
-    MakeChanges,
     has_intent,
     in_few,
     latest_attempts,
@@ -98,7 +97,8 @@ class Journal:
             self._open(recover=recover)
         self._is_witnessed = True
         self._is_tight = not ballast.reserve(self._ballast)
-        self._commits: Batcher[Change | MakeChanges | Publication] = Batcher(executor, self._write)
+        self._executor = executor
+        self._commits: Batcher[Change | Bulk | Publication] = Batcher(executor, self._write)
 
     def _open(self, *, recover: bool) -> None:
         path, witness = self._path, self._witness
@@ -214,8 +214,11 @@ class Journal:
 
         retakes: the takes that this run adds. All of it is one commit.
         """
-        # Made in the thread of the commits: the rows of a large batch take seconds.
-        await self._commit([partial(self._beginning, run, tuple(entries), list(changed), retakes)])
+        import asyncio  # imported here: `read` needs no event loop
+
+        # Made in the thread of the commits: the comparison with the entries of a large batch takes seconds.
+        making = partial(self._beginning, run, tuple(entries), list(changed), retakes)
+        await self._commits.do(await asyncio.get_running_loop().run_in_executor(self._executor, making))
 
     def _beginning(
         self, run: Run, entries: Sequence[Entry], changed: list[Record], retakes: Iterable[Retake]
@@ -230,11 +233,12 @@ class Journal:
         """
         if self._is_tight and record.state is State.SUBMITTING:
             raise no_room("written")
-        await self._commit(saved(record, attempts))
+        await self._commits.do(saved(record, attempts))
 
     async def save_attempts(self, records: Iterable[Record]) -> None:
         """Store all attempts of records whose states have not changed, in one commit. Durable on return."""
-        await self._commit([change for record in records for change in latest_attempts(record, len(record.attempts))])
+        changes = [change for record in records for change in latest_attempts(record, len(record.attempts))]
+        await self._commits.do(changes)
 
     def post(self, timeline_event: TimelineEvent) -> None:
         """Store an event of the batch's timeline with the next commit, without waiting. A failed commit loses it."""
@@ -242,11 +246,11 @@ class Journal:
 
     async def note(self, timeline_event: TimelineEvent) -> None:
         """Store an event of the batch's timeline. Durable on return."""
-        await self._commit([(PUT_TIMELINE_EVENT, rows.timeline_event_row(timeline_event))])
+        await self._commits.do([(PUT_TIMELINE_EVENT, rows.timeline_event_row(timeline_event))])
 
     async def place(self, name: str, placed: PlacedFile) -> None:
         """Store that the file `name` is or will be the result of a job. Durable on return."""
-        await self._commit([(PUT_FILE, rows.file_row(name, placed))])
+        await self._commits.do([(PUT_FILE, rows.file_row(name, placed))])
 
     async def publish(self, publication: Publication) -> None:
         """Store whose file it is, let it get its name, then store its record. Durable on return. Raises LocalFault."""
@@ -256,19 +260,14 @@ class Journal:
 
     async def finish(self, run: Run) -> None:
         """Record the end of a run. Durable on return."""
-        await self._commit([(PUT_RUN, rows.run_row(run))])
+        await self._commits.do([(PUT_RUN, rows.run_row(run))])
 
-    async def _commit(self, changes: Sequence[Change | MakeChanges]) -> None:
-        """Commit durably. Raises LocalFault for every change of a commit that failed."""
-        await self._commits.do(changes)
-
-    def _write(self, items: list[Change | MakeChanges | Publication]) -> LocalFault | None:
+    def _write(self, items: list[Change | Bulk | Publication]) -> LocalFault | None:
         """Commit, then let the published files get their names, and commit the records that say so."""
         return put_all(items, self._put)
 
-    def _put(self, items: list[Change | MakeChanges]) -> LocalFault | None:
+    def _put(self, changes: list[Change | Bulk]) -> LocalFault | None:
         """Commit, then write the witness."""
-        changes = [change for item in items for change in (item() if callable(item) else (item,))]
         if (problem := self._guard(intent=has_intent(changes))) is not None:
             return problem
         following = self._mark._replace(sequence=self._mark.sequence + 1)

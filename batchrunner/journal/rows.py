@@ -153,9 +153,9 @@ def job_from_json(fingerprint: str, text: str) -> Job:
     return Job(fingerprint, model, inputs, params, take)
 
 
-def problem_to_json(problem: Problem | None) -> str | None:
-    """Return a problem as JSON; None for None."""
-    return None if problem is None else dump(asdict(problem))
+def problem_to_json(problem: Problem) -> str:
+    """Return a problem as JSON."""
+    return dump(asdict(problem))
 
 
 def problem_from_json(text: str | None) -> Problem | None:
@@ -170,12 +170,9 @@ def job_row(record: Record) -> tuple[Any, ...]:
 
 def moved_row(record: Record) -> tuple[Any, ...]:
     """Return the fingerprint and those columns of ``jobs`` that change while a batch runs."""
-    return signed("standing", (record.job.fingerprint, *_standing(record)))
-
-
-def _standing(record: Record) -> tuple[str, str | None, str | None]:
+    error = None if record.error is None else problem_to_json(record.error)
     result = None if record.result is None else dump(_plain_result(record.result))
-    return record.state.value, problem_to_json(record.error), result
+    return signed("standing", (record.job.fingerprint, str(record.state), error, result))
 
 
 def _plain_result(result: Result) -> dict[str, Any]:
@@ -190,7 +187,8 @@ def _plain_result(result: Result) -> dict[str, Any]:
 def attempt_row(fingerprint: str, attempt: Attempt) -> tuple[Any, ...]:
     """Return a row of ``attempts``, in the order of ATTEMPT_COLUMNS."""
     values = [fingerprint, *attempt]
-    values[_ERROR_AT + 1] = problem_to_json(attempt.error)
+    if attempt.error is not None:
+        values[_ERROR_AT + 1] = problem_to_json(attempt.error)
     return signed("attempts", values)
 
 

@@ -7,13 +7,14 @@ each row.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 from batchrunner.errors import LocalFault
 from batchrunner.job import Record, State
 from batchrunner.journal import rows
 
 MOST_ROWS = 32  # in one statement
+_SUBMITTING = State.SUBMITTING.value
 
 
 class Statement(NamedTuple):
@@ -37,6 +38,7 @@ Change = tuple[Statement, Sequence[Any]]  # and the values of one row
 Guard = Callable[..., LocalFault | None]  # returns why nothing may be written; called with the keyword `intent`
 
 
+@final
 class Bulk(NamedTuple):
     """Many rows for one statement, which are made while they are written: they never exist all at once.
 
@@ -45,9 +47,6 @@ class Bulk(NamedTuple):
 
     statement: Statement
     rows: Callable[[], Iterable[Sequence[Any]]]
-
-
-MakeChanges = Callable[[], list[Change | Bulk]]  # is called in the thread of the commits
 
 
 def _put(table: str, columns: Sequence[str], key: int, fixed: Sequence[str] = ()) -> Statement:
@@ -84,11 +83,8 @@ MOVE_JOB = Statement(
 
 def has_intent(changes: Iterable[Change | Bulk]) -> bool:
     """Return whether the changes store the intent to submit a job."""
-    return any(
-        change[0] is MOVE_JOB and change[1][1] == State.SUBMITTING.value
-        for change in changes
-        if not isinstance(change, Bulk)
-    )
+    states = [change[1][1] for change in changes if type(change) is not Bulk and change[0] is MOVE_JOB]
+    return _SUBMITTING in states
 
 
 def in_few(changes: Iterable[Change]) -> Iterator[tuple[str, list[Any]]]:

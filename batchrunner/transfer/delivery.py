@@ -159,12 +159,12 @@ class Store(RunDirectoryClips):
         Raises LocalFault.
         """
         names, result = self._names_of(job), fetched.result
-        await self._clear(names[0], job)
+        path = await self._clear(names[0], job)
         if result.size_bytes > _SMALL_BYTES:  # the journal's thread must not wait for a large flush
             await self._flushes.do([fetched.path])
         placed = PlacedFile(job.fingerprint, result.sha256, result.size_bytes)
         last = record if len(names) == 1 else None
-        await self._journal.publish(Publication(names[0], placed, fetched.path, last, self._publish))
+        await self._journal.publish(Publication(names[0], placed, (fetched.path, path), last, self._publish))
         if len(names) > 1:
             await self._spread(job, result, read=True)
             if record is not None:
@@ -297,18 +297,19 @@ class Store(RunDirectoryClips):
                 self._placed[target] = placed
             await self._run(self._disk.rename, path, self._root / target)
 
-    async def _clear(self, name: str, job: Job) -> None:
-        """Make the folders of `name`, and move the file of this name out of the way unless it is this job's own."""
+    async def _clear(self, name: str, job: Job) -> Path:
+        """Make the folders of `name`, and move the file of this name out of the way unless it is this job's own.
+
+        Returns the path with this name.
+        """
         if "/" in name:
             await self._run(self._make_folders, name)
-        if not _exists(f"{self._root}/{name}"):  # a Path for each file would take longer than the call
-            return
         placed = self._placed.get(name)
         path = self._root / name
         own = placed is not None and placed.fingerprint == job.fingerprint
         # A file of another size than recorded was edited by the user and belongs to them.
-        if own and placed is not None and _size(path) == placed.size_bytes:
-            return
+        if not _exists(path) or (own and placed is not None and _size(path) == placed.size_bytes):
+            return path
         if placed is not None and not own:
             target = self._kept_name(placed.fingerprint.removeprefix("sha256:")[:16])
             await self._journal.place(target, placed)
@@ -316,6 +317,7 @@ class Store(RunDirectoryClips):
         else:
             target = str(self._free_name(path.stem, ".mp4").relative_to(self._root))
         await self._run(self._disk.rename, path, self._root / target)
+        return path
 
     def _make_folders(self, name: str) -> None:
         """Make the missing folders of a name. A file in the place of one moves away, as one in the place of a clip."""
@@ -373,15 +375,14 @@ class Store(RunDirectoryClips):
 
     def _publish(self, publications: Sequence[Publication]) -> LocalFault | None:
         """Give files their names, in the journal's thread."""
-        names = [(item.source, self._root / item.name) for item in publications]
         for item in publications:
             self._placed[item.name] = item.placed
         try:
-            self._disk.publish(names)
+            self._disk.publish([item.paths for item in publications])
         except OSError as error:
             return durable_files.fault(error, _UNNAMED)
         for item in publications:
-            self._left[item.name] = _file_state(f"{self._root}/{item.name}")
+            self._left[item.name] = _file_state(item.paths[1])
         return None
 
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
