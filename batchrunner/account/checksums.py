@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from batchrunner.account.rows import BatchRow, JobRow, SubmissionRow, columns
+from batchrunner.account.rows import BatchRow, JobRow, SubmissionRow
 from batchrunner.journal.rows import RowDamaged, checksum, verified
 
 _UNSIGNED = {"takes_slot", "waits_since", "waits_until"}
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "batches": columns(BatchRow),
-    "jobs": columns(JobRow),
-    "submissions": columns(SubmissionRow),
+    "batches": BatchRow._fields,
+    "jobs": JobRow._fields,
+    "submissions": SubmissionRow._fields,
     "ended": ("account", "generation_id"),
     "charges": ("account", "reference_id", "credits", "at"),
     "throttles": ("account", "until", "why"),

@@ -105,7 +105,8 @@ def _grant(connection: sqlite3.Connection, granted: Sequence[Request], now: floa
             outcome=CLAIMED,
         )
         submissions.append(row)
-    transactions.store_granted(connection, jobs, submissions)
+    transactions.put(connection, "jobs", jobs)
+    transactions.put(connection, "submissions", submissions)  # they have no charges yet
 
 
 def _over_budget(limits: Limits, spent: Sequence[float], request: Request) -> OverBudget | None:

@@ -375,7 +375,7 @@ def _settle(
     if stored is None or lost_work(connection, stored) is not None:  # an older copy shows nothing of later jobs
         transactions.doubt_unread(connection, batch)
         return
-    settled = replace(batch, directory=str(directory), sequence=stored.mark.sequence, is_current=True)
+    settled = batch._replace(directory=str(directory), sequence=stored.mark.sequence, is_current=True)
     transactions.import_rows(connection, settled, *journals.rows_of_ended(settled, stored))
 
 

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,4 +69,4 @@ def rows_of_ended(batch: BatchRow, stored: Stored) -> tuple[list[JobRow], list[S
 def _ended(row: JobRow) -> JobRow:
     if row.state != SUBMITTING:
         return row
-    return replace(row, state=IN_DOUBT, slot_until=(row.submitted_at or 0.0) + DOUBT_S)
+    return row._replace(state=IN_DOUBT, slot_until=(row.submitted_at or 0.0) + DOUBT_S)

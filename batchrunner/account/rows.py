@@ -5,7 +5,7 @@ A batch's rows in the index mirror its journal. The journal is the truth: rows c
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from batchrunner.job import Attempt, Record, Result, State
 from batchrunner.plan.ledger import spend_of_attempt
@@ -23,8 +23,7 @@ WITHHELD = "withheld"  # paid for, and the service did not show its result
 FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class BatchRow:
+class BatchRow(NamedTuple):
     """A run directory. batch_id: the id of its journal.
 
     sequence: the journal's last commit that the rows include, or None while a process runs the batch or was killed.
@@ -46,8 +45,7 @@ class BatchRow:
     waits_until: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class JobRow:
+class JobRow(NamedTuple):  # creating a frozen dataclass takes five times as long, for each row
     """A job of one batch, as its journal has it. The last four describe the delivered file."""
 
     account: str
@@ -65,8 +63,7 @@ class JobRow:
     result_json: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SubmissionRow:
+class SubmissionRow(NamedTuple):
     """One submission. cost: its cost in budgets. outcome: of the attempt, or ``claimed``. A completed generation has
     succeeded here before its clip is delivered.
 
@@ -85,11 +82,6 @@ class SubmissionRow:
     cost: float
     outcome: str
     charge: float | None = None
-
-
-def columns(row_type: type) -> tuple[str, ...]:
-    """Return the columns of a row type, in order."""
-    return tuple(field.name for field in fields(row_type))
 
 
 def job_row(batch: BatchRow, record: Record, file: str | None) -> JobRow | None:
@@ -171,11 +163,13 @@ def rows_of(
     jobs: list[JobRow] = []
     submissions: list[SubmissionRow] = []
     for record in records:
-        row = job_row(batch, record, file_of(record.job.fingerprint))
+        row = job_row(batch, record, file_of(record.job.fingerprint) if record.result is not None else None)
         if row is not None:
             jobs.append(row)
-        found = (submission_row(batch, record, attempt) for attempt in record.attempts)
-        submissions += [item for item in found if item is not None]
+        for attempt in record.attempts:
+            submission = submission_row(batch, record, attempt)
+            if submission is not None:
+                submissions.append(submission)
     return jobs, submissions
 
 

@@ -8,7 +8,7 @@ submission, so two processes never pay for the same job.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ class Session:
 
         Raises LocalFault; the next run then brings the index in line with the journal.
         """
-        ended = replace(self.batch, sequence=sequence, waits_until=0.0)
+        ended = self.batch._replace(sequence=sequence, waits_until=0.0)
         await self._batcher.do([_Item(partial(transactions.put_batch, batch=ended))])
 
     async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -264,7 +264,7 @@ class Session:
 
     def _register(self, connection: Any, records: Sequence[Record], sequence: int | None) -> None:
         before = transactions.batch_row(connection, self.batch.batch_id)
-        self.batch = replace(self.batch, sequence=None, epoch=before.epoch + 1 if before else 1, is_current=True)
+        self.batch = self.batch._replace(sequence=None, epoch=before.epoch + 1 if before else 1, is_current=True)
         known = before is not None and before.sequence == sequence and before.is_current
         if known and before is not None and before.account == self.batch.account:
             transactions.put_batch(connection, self.batch)

@@ -8,8 +8,6 @@ while the event loop is busy. So many rows are written by few statements.
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
-from operator import attrgetter
 from typing import Any
 
 from batchrunner.account.checksums import COLUMNS, require_valid, signed
@@ -24,7 +22,6 @@ from batchrunner.account.rows import (
     BatchRow,
     JobRow,
     SubmissionRow,
-    columns,
 )
 from batchrunner.plan.settlement import by_generation, total_of
 from batchrunner.providers.base import Charge
@@ -42,8 +39,6 @@ _UPDATE = {
     + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[table] if name not in key)
     for table, key in _KEYS.items()
 }
-_TABLES = {BatchRow: "batches", JobRow: "jobs", SubmissionRow: "submissions"}
-_VALUES = {row_type: attrgetter(*columns(row_type)) for row_type in _TABLES}
 _PAYMENT = "SELECT request_id, generation_id, charge FROM submissions"
 # Without statistics, SQLite would rather read all rows of the account.
 _BY_GENERATION = "INDEXED BY submissions_by_generation"
@@ -108,15 +103,9 @@ def store(connection: sqlite3.Connection, jobs: Iterable[JobRow], submissions: I
     A generation is one payment. So a row replaces the rows of other requests that have its generation: a recovered
     journal has a new request id for a generation that the index knows.
     """
-    put(connection, "jobs", [_values(row) for row in jobs])
+    put(connection, "jobs", list(jobs))
     latest = {row.generation_id or ("request", row.request_id): row for row in submissions}
-    put(connection, "submissions", [_values(row) for row in _replacing(connection, list(latest.values()))])
-
-
-def store_granted(connection: sqlite3.Connection, jobs: Iterable[JobRow], submissions: Iterable[SubmissionRow]) -> None:
-    """Store new claims: their submissions have no charges yet."""
-    put(connection, "jobs", [_values(row) for row in jobs])
-    put(connection, "submissions", [_values(row) for row in submissions])
+    put(connection, "submissions", _replacing(connection, list(latest.values())))
 
 
 def put(connection: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -187,7 +176,7 @@ def _with_charge(
     row: SubmissionRow, by_request: Mapping[str, float], by_generation: Mapping[str, float]
 ) -> SubmissionRow:
     charge = by_request.get(_storable(row.request_id), by_generation.get(_storable(row.generation_id)))
-    return row if charge is None else replace(row, charge=charge, cost=charge)
+    return row if charge is None else row._replace(charge=charge, cost=charge)
 
 
 def is_repeated(connection: sqlite3.Connection) -> bool:
@@ -212,7 +201,7 @@ def settle(connection: sqlite3.Connection, account: str, generation_id: str, cha
     """Store the settled charge of a generation's submissions."""
     query = f"SELECT {_SUBMISSION} FROM submissions {_BY_GENERATION} WHERE account = ? AND generation_id = ?"
     rows = [_submission(row) for row in connection.execute(query, (account, _storable(generation_id))).fetchall()]
-    put(connection, "submissions", [_values(replace(row, charge=charge, cost=charge)) for row in rows])
+    put(connection, "submissions", [row._replace(charge=charge, cost=charge) for row in rows])
 
 
 def remove(connection: sqlite3.Connection, batch: BatchRow, fingerprints: Iterable[str]) -> None:
@@ -295,7 +284,7 @@ def jobs_of(connection: sqlite3.Connection, batch_id: str) -> list[JobRow]:
 def put_batch(connection: sqlite3.Connection, batch: BatchRow) -> BatchRow | None:
     """Store a batch, and return its former row. Its jobs and submissions follow it to another account."""
     before = batch_row(connection, batch.batch_id)
-    put(connection, "batches", [_values(batch)])
+    put(connection, "batches", [batch])
     if before is not None and before.account != batch.account:
         for table in ("jobs", "submissions"):
             names, own = ", ".join(_COLUMNS[table]), (batch.batch_id,)
@@ -328,15 +317,10 @@ def doubt_unread(connection: sqlite3.Connection, batch: BatchRow) -> None:
     rows = [row for row in jobs_of(connection, batch.batch_id) if row.state in (CLAIMED, SUBMITTING)]
     store(
         connection,
-        [replace(row, state=IN_DOUBT, takes_slot=True, slot_until=(row.submitted_at or 0.0) + DOUBT_S) for row in rows],
+        [row._replace(state=IN_DOUBT, takes_slot=True, slot_until=(row.submitted_at or 0.0) + DOUBT_S) for row in rows],
         (),
     )
-    put_batch(connection, replace(batch, sequence=UNREAD, is_current=True))
-
-
-def _values(row: BatchRow | JobRow | SubmissionRow) -> tuple[Any, ...]:
-    values: tuple[Any, ...] = _VALUES[type(row)](row)
-    return values
+    put_batch(connection, batch._replace(sequence=UNREAD, is_current=True))
 
 
 def _storable(value: Any) -> Any:
@@ -358,13 +342,13 @@ def _restored(value: Any) -> Any:
 def _job(row: Sequence[Any]) -> JobRow:
     require_valid("jobs", row)
     job = JobRow(*map(_restored, row[:-1]))
-    return replace(job, takes_slot=bool(job.takes_slot))
+    return job._replace(takes_slot=bool(job.takes_slot))
 
 
 def _batch(row: Sequence[Any]) -> BatchRow:
     require_valid("batches", row)
     batch = BatchRow(*map(_restored, row[:-1]))
-    return replace(batch, is_current=bool(batch.is_current))
+    return batch._replace(is_current=bool(batch.is_current))
 
 
 def _submission(row: Sequence[Any]) -> SubmissionRow:

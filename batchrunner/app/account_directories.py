@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def _move(connection: sqlite3.Connection, line: runs_log.Line) -> None:
     """Record the new place of a batch that the index has at another one. Its journal is read again before it counts."""
     batch = transactions.batch_row(connection, line.batch_id)
     if batch is not None and batch.directory != line.directory:
-        transactions.put_batch(connection, replace(batch, directory=line.directory, sequence=None))
+        transactions.put_batch(connection, batch._replace(directory=line.directory, sequence=None))
 
 
 def forget(environment: Mapping[str, str], name: str | None, folders: Sequence[Path]) -> list[str]:

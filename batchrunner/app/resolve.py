@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -213,6 +213,6 @@ def _update_index(rundir: RunDir, record: Record, batch_id: str, sequence: int, 
             work: list[index.Transaction] = [
                 partial(transactions.remove, batch=batch, fingerprints=gone),
                 partial(transactions.store, jobs=jobs, submissions=submissions),
-                partial(transactions.put_batch, batch=replace(batch, sequence=sequence)),
+                partial(transactions.put_batch, batch=batch._replace(sequence=sequence)),
             ]
             opened.write(work, durable=True)

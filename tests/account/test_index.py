@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -278,7 +277,7 @@ def test_a_clean_end_spares_the_next_run_the_journal(tmp_path: Path) -> None:
         first.index = Index(tmp_path / "state")
         before = first.index.read(partial(transactions.batch_row, batch_id=first.session.batch.batch_id))
         assert before.sequence == first.journal.mark.sequence
-        marked = replace(_only_job(first.index), request_id="marked")
+        marked = _only_job(first.index)._replace(request_id="marked")
         first.index.write([partial(transactions.store, jobs=[marked], submissions=())], durable=True)
         first.index.close()
         again = await Process(tmp_path / "state", tmp_path / "first", wanted, number=5).start()
@@ -290,7 +289,7 @@ def test_a_clean_end_spares_the_next_run_the_journal(tmp_path: Path) -> None:
 
 def _only_job(index: Index) -> JobRow:
     [row] = index.read(lambda connection: connection.execute("SELECT * FROM jobs").fetchall())
-    return replace(JobRow(*row[:-1]), takes_slot=bool(row[7]))
+    return JobRow(*row[:-1])._replace(takes_slot=bool(row[7]))
 
 
 class Mortal(sqlite3.Connection):

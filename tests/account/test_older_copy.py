@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -144,7 +143,7 @@ def test_another_batch_does_not_take_over_an_older_copy(tmp_path: Path) -> None:
 
 
 def row_of(job_fingerprint: str, state: str, **fields: object) -> JobRow:
-    return replace(JobRow(ACCOUNT, job_fingerprint, "batch", state, "request", submitted_at=5.0), **fields)  # type: ignore[arg-type]
+    return JobRow(ACCOUNT, job_fingerprint, "batch", state, "request", submitted_at=5.0)._replace(**fields)  # type: ignore[arg-type]
 
 
 def test_generations_are_adopted_and_jobs_without_one_are_not() -> None:

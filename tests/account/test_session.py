@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -319,7 +318,7 @@ def test_a_throttle_from_a_clock_that_was_set_back_stops_nobody(play: Play) -> N
 
 def test_accounts_do_not_share_work_or_limits(play: Play) -> None:
     async def story(first: Process, second: Process) -> None:
-        other = replace(second.session.batch, account="studio@https://api.example.com")
+        other = second.session.batch._replace(account="studio@https://api.example.com")
         second.session.batch = other
         await second.session.register(list(second.records.values()), -5)
         assert await first.claim(first.jobs[0]) == Granted()
