@@ -324,13 +324,13 @@ def advance(record: Record, move: Move, *, error: Problem | None = None, **attem
     state = TRANSITIONS.get((record.state, move))
     if state is None:
         raise IllegalMove(f"job {record.job.key} is {record.state}: it cannot {move}")
-    attempts = record.attempts
+    attempts, outcome = record.attempts, OUTCOMES.get(move)
     if move in {Move.BEGIN_SUBMIT, Move.REUSE}:
-        attempts = (*attempts, Attempt(number=len(attempts) + 1, outcome=OUTCOMES.get(move), **attempt))
-    elif attempts and (OUTCOMES.get(move) or attempt or error):
+        attempts = (*attempts, Attempt(number=len(attempts) + 1, outcome=outcome, **attempt))
+    elif attempts and (outcome or attempt or error):
         last = attempts[-1]
-        outcome = OUTCOMES.get(move) or last.outcome
-        attempts = (*attempts[:-1], last._replace(outcome=outcome, error=error or last.error, **attempt))
+        last = last._replace(outcome=outcome or last.outcome, error=error or last.error, **attempt)
+        attempts = (*attempts[:-1], last)
     return Record(record.job, state, attempts, error, record.result)
 
 

@@ -51,10 +51,9 @@ class Confirmation:
         """Take in a reply with a terminal status, and return whether the status is believed now."""
         place = (status.result_url or "").partition("?")[0]
         seen = self._seen
-        if seen is None or (seen.phase, seen.place) != (status.phase, place):
-            seen = _Seen(status.phase, place)
-        seen = seen._replace(polls=seen.polls + 1, named=seen.named + status.named)
-        self._seen = seen
+        is_same = seen is not None and (seen.phase, seen.place) == (status.phase, place)
+        polls, named = (seen.polls, seen.named) if seen is not None and is_same else (0, 0)
+        self._seen = seen = _Seen(status.phase, place, polls + 1, named + status.named)
         has_clip = status.phase is Phase.COMPLETED and status.result_url is not None
         needed = 1 if has_clip else POLLS_WITHOUT_CLIP
         return seen.named >= needed or seen.polls >= POLLS_WITHOUT_ID

@@ -109,9 +109,14 @@ class JobQueue:
     def next(self, now: float, cap: int) -> str | None:
         """Return the job to submit at `now`, with its slot taken, or None. Call it again for more."""
         self._end_backoffs(now)
-        if self.is_full(cap) or not (self._ready or self._set_back):
+        if self.is_full(cap):
             return None
-        fingerprint = self._ready.pop() if self._ready else self._set_back.popleft()[1]
+        if self._ready:
+            fingerprint = self._ready.pop()
+        elif self._set_back:
+            fingerprint = self._set_back.popleft()[1]
+        else:
+            return None
         self._in_flight.add(fingerprint)
         return fingerprint
 

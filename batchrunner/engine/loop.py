@@ -336,12 +336,12 @@ class Engine:
         self._tasks[active] = asyncio.get_running_loop().create_task(coroutine)
         self._running[active.call] += 1
 
-    def _ended(self, active: "_Active", error: BaseException | None) -> None:
-        """Take in that a task ends now. error: what ended it outside of a job border."""
+    def _ended(self, active: "_Active", defect: Exception | None) -> None:
+        """Take in that a task ends now. defect: what ended it outside of a job border."""
         del self._tasks[active]
         self._running[active.call] -= 1
-        if isinstance(error, Exception):
-            self.stop(StopReason("defect", _defect(active.call, error)))
+        if defect is not None:
+            self.stop(StopReason("defect", _defect(active.call, defect)))
         self._wake.set()
 
     async def _work(self, active: "_Active", work: Awaitable[None]) -> None:
@@ -410,10 +410,10 @@ class _Active:
     """A task while it runs. It reports its own end: a callback of the task would cost another turn of the loop.
 
     call: the kind of call that it makes. fingerprint: of its job; "" for work that is no step of a job. ended: is
-    called with this object and the error that ended the task, or None.
+    called with this object and the defect that ended the task, or None.
     """
 
-    def __init__(self, call: str, fingerprint: str, ended: Callable[["_Active", BaseException | None], None]) -> None:
+    def __init__(self, call: str, fingerprint: str, ended: Callable[["_Active", Exception | None], None]) -> None:
         self.call = call
         self.fingerprint = fingerprint
         self._on_end = ended
@@ -422,8 +422,9 @@ class _Active:
         """The task runs."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
-        self._on_end(self, error)
-        return isinstance(error, Exception)  # it is reported
+        defect = error if isinstance(error, Exception) else None
+        self._on_end(self, defect)
+        return defect is not None  # it is reported
 
 
 def _defect(call: str, error: BaseException) -> str:

@@ -35,8 +35,9 @@ class GenerationOwners(ForwardingProvider):
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit once. Raises CallError; ServiceFault `id_reused`, in doubt, if the reply has another job's id."""
         accepted = await self._provider.submit(job, request_id)
-        owner = self._owner(accepted.generation_id, job.key)
-        if owner != job.key:
+        key = job.key
+        owner = self._owner(accepted.generation_id, key)
+        if owner != key:
             raise ServiceFault(
                 "id_reused",
                 f"the service answered with generation {accepted.generation_id}, which already belongs to job {owner}",
