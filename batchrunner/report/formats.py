@@ -27,6 +27,8 @@ _JSON = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=("
 _ROWS = ("jobs", "earlier_jobs")
 _NESTED = ("request", "cost", "estimate", "times", "verdict", "error", "rendered_by", "object")
 _LAST = "the latest attempt"
+_DERIVED = "derived"  # from several values of the job, see `_derived`
+_COST_KINDS = tuple((kind, f"{kind}_usd") for kind in ("settled", "quoted", "estimated"))
 _QUANTILES = (0.5, 0.9, 0.99)
 
 Row = dict[str, Any]
@@ -70,14 +72,13 @@ JSON = Form(_json_head, lambda report, job: _JSON.encode(job), ",\n", _json_tail
 
 
 class Column(NamedTuple):
-    """A column of results.csv. keys: of a section of the job (`_sections`), and of the value in it. of: if it is given,
-    it returns the value for a job of the report. None is an empty cell.
+    """A column of results.csv. keys: of a section of the job (`_sections`), and of the value in it. A value that is
+    missing or None is an empty cell.
     """
 
     name: str
     meaning: str
-    keys: tuple[str, str] = ("", "")
-    of: Callable[[Row], object] | None = None
+    keys: tuple[str, str]
 
 
 class Metric(NamedTuple):
@@ -101,19 +102,25 @@ def _last(name: str) -> tuple[str, str]:
 def _sections(job: Row) -> dict[str, Row]:
     """Return the sections of a job that have values of columns, by name. A missing one is empty."""
     nested = {name: job[name] or {} for name in _NESTED}
-    return {"": job, _LAST: job["attempts"][-1] if job["attempts"] else {}, **nested}
+    return {"": job, _LAST: job["attempts"][-1] if job["attempts"] else {}, _DERIVED: _derived(job), **nested}
 
 
-def _marks(job: Row) -> str:
-    return "; ".join(mark["kind"] for mark in job["quality"]["marks"]) if job["quality"] else ""
-
-
-def _cost_basis(job: Row) -> str:
-    return "; ".join(kind for kind in ("settled", "quoted", "estimated") if job["cost"][f"{kind}_usd"])
+def _derived(job: Row) -> Row:
+    """Return the values of columns that are computed from lists and dicts of the job."""
+    attempts, quality, cost = job["attempts"], job["quality"], job["cost"]
+    return {
+        "tags": _tags(job["tags"]) if job["tags"] else "",
+        "attempts": len(attempts),
+        "polls": sum([item["polls"] for item in attempts]),
+        "cost_basis": "; ".join([kind for kind, key in _COST_KINDS if cost[key]]),
+        "warnings": "; ".join(job["warnings"]),
+        "synthetic_marks": "; ".join(job["synthetic_marks"] or ()),
+        "marks": "; ".join([mark["kind"] for mark in quality["marks"]]) if quality else "",
+    }
 
 
 def _tags(tags: Mapping[str, str]) -> str:
-    return "; ".join(f"{_quoted(key)}={_quoted(value)}" for key, value in tags.items())
+    return "; ".join([f"{_quoted(key)}={_quoted(value)}" for key, value in tags.items()])
 
 
 def _quoted(text: str) -> str:
@@ -132,19 +139,19 @@ _COLUMNS_AFTER_INPUTS = (
     Column(
         "tags",
         '`key=value`, separated by `; `; text with `;`, `=` or `"` is in double quotes, as in JSON',
-        of=lambda job: _tags(job["tags"]),
+        _key(_DERIVED, "tags"),
     ),
     Column("priority", "a higher number is submitted first", _key("priority")),
     Column("fingerprint", "the hash of the job's model, inputs and parameters", _key("fingerprint")),
     Column("generation_id", "the service's id of the latest generation", _key("generation_id")),
     Column("request_id", "the X-Client-Request-Id of the latest submission", _last("request_id")),
-    Column("attempts", "number of submissions", of=lambda job: len(job["attempts"])),
-    Column(
-        "polls", "number of polls of its generations", of=lambda job: sum(item["polls"] for item in job["attempts"])
-    ),
+    Column("attempts", "number of submissions", _key(_DERIVED, "attempts")),
+    Column("polls", "number of polls of its generations", _key(_DERIVED, "polls")),
     Column("credits", "the service's quote for the latest generation", _last("credits")),
     Column("cost_usd", "the cost of its generations in US dollars, reserved amounts included", _key("cost", "usd")),
-    Column("cost_basis", "`settled`, `quoted` or `estimated`; several are separated by `; `", of=_cost_basis),
+    Column(
+        "cost_basis", "`settled`, `quoted` or `estimated`; several are separated by `; `", _key(_DERIVED, "cost_basis")
+    ),
     Column("estimate_credits", "the expected charge for one generation", _key("estimate", "credits")),
     Column("submitted_at", "time of the latest submission, RFC 3339 in UTC", _last("submitted_at")),
     Column("completed_at", "time of the first poll that saw it completed", _last("completed_at")),
@@ -160,13 +167,13 @@ _COLUMNS_AFTER_INPUTS = (
     Column("width_px", "width of the clip in pixels", _key("width_px")),
     Column("height_px", "height of the clip in pixels", _key("height_px")),
     Column("duration_s", "length of the clip in seconds", _key("duration_s")),
-    Column("warnings", "unusual properties of the clip, separated by `; `", of=lambda job: "; ".join(job["warnings"])),
+    Column("warnings", "unusual properties of the clip, separated by `; `", _key(_DERIVED, "warnings")),
     Column(
         "synthetic_marks",
         "`c2pa`, `xmp:<digital source type>` and `aigc`, separated by `; `; empty if the clip has none",
-        of=lambda job: "; ".join(job["synthetic_marks"] or ()),
+        _key(_DERIVED, "synthetic_marks"),
     ),
-    Column("marks", "kinds of marks of the clip, separated by `; `", of=_marks),
+    Column("marks", "kinds of marks of the clip, separated by `; `", _key(_DERIVED, "marks")),
     Column("verdict", "`accept`, `reject`, or empty", _key("verdict", "verdict")),
     Column("error_kind", "a stable identifier of the reason for failure", _key("error", "kind")),
     Column("error_fault", "`job`, `account`, `service`, `network` or `local`", _key("error", "fault")),
@@ -185,7 +192,6 @@ _COLUMNS_AFTER_INPUTS = (
 
 
 _AS_JSON = {bool, list, dict}
-_NO_INPUT: Mapping[str, None] = {"sha256": None}
 
 
 class ColumnFamily(NamedTuple):
@@ -200,28 +206,40 @@ class ColumnFamily(NamedTuple):
     of: Callable[[Row, Sequence[str]], list[object]]
 
 
+def _tag_values(job: Row, names: Sequence[str]) -> list[object]:
+    tags = job["tags"]
+    return [tags.get(name) for name in names] if tags else [None] * len(names)
+
+
+def _parameter_values(job: Row, names: Sequence[str]) -> list[object]:
+    """Return texts and numbers as they are, other values as JSON."""
+    values = job["parameters"]
+    found = list(map(values.get, names))
+    if _AS_JSON.isdisjoint(map(type, found)):
+        return found
+    return [json.dumps(value, ensure_ascii=False) if type(value) in _AS_JSON else value for value in found]
+
+
+def _input_values(job: Row, names: Sequence[str]) -> list[object]:
+    inputs = job["inputs"]
+    return [inputs[name]["sha256"] if name in inputs else None for name in names]
+
+
 FAMILIES = (
-    ColumnFamily(
-        "tags", "tags.{}", "a tag; empty for a job without it", lambda job, names: list(map(job["tags"].get, names))
-    ),
+    ColumnFamily("tags", "tags.{}", "a tag; empty for a job without it", _tag_values),
     ColumnFamily(
         "parameters",
         "parameters.{}",
         "a parameter of the model as it is sent; empty for a job without it",
-        lambda job, names: list(map(_plain, map(job["parameters"].get, names))),
+        _parameter_values,
     ),
     ColumnFamily(
         "inputs",
         "inputs.{}.sha256",
         "SHA-256 of an input, in hex; empty for a URL",
-        lambda job, names: [job["inputs"].get(name, _NO_INPUT)["sha256"] for name in names],
+        _input_values,
     ),
 )
-
-
-def _plain(value: object) -> object:
-    """Return a value for a cell: texts and numbers as they are, others as JSON."""
-    return json.dumps(value, ensure_ascii=False) if type(value) in _AS_JSON else value
 
 
 @registry.cached
@@ -261,9 +279,10 @@ def _csv_head(report: Row) -> str:
 
 def _csv_row(report: Row, job: Row) -> str:
     sections, names = _sections(job), report["columns"]
-    values = [sections[section].get(key) if of is None else of(job) for _, _, (section, key), of in columns()]
+    values = [found[key] if key in (found := sections[section]) else None for _, _, (section, key) in columns()]
     for family in FAMILIES:
-        values += family.of(job, names[family.names])
+        if names[family.names]:
+            values += family.of(job, names[family.names])
     texts = [item if type(item) is str else "" if item is None else str(item) for item in values]
     line = ",".join(texts)
     if _is_plain(line, len(texts)):  # most lines; csv.writer takes longer than all other steps

@@ -15,7 +15,7 @@ from batchrunner.errors import ExitStatus, Problem, UsageError
 from batchrunner.job import REUSED, Attempt, Job, Record
 from batchrunner.plan.ledger import Spend, spend_of
 from batchrunner.report.build import MOST_TAGS, SCHEMA_VERSION, SHOWN, Report, money, overrun_of, usage
-from batchrunner.report.rows import cost_kinds
+from batchrunner.report.rows import complete, cost_kinds
 
 BUDGETS = ("max_cost", "max_credits", "max_generations")
 _BEST_FIRST = ("succeeded", "in_flight", "in_doubt", "failed", "pending")
@@ -62,6 +62,12 @@ class MergedRow(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._row) + 1
+
+    def complete(self) -> dict[str, Any]:
+        """Return all values."""
+        values = complete(self._row)
+        file = values["file"]
+        return {**values, "file": None if file is None else self._source.path_of(file), "source": self._number}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from math import inf
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from batchrunner.errors import Problem
 from batchrunner.formatting import rfc3339
 from batchrunner.job import Attempt, Entry, Job, Media, Record, Result, Run, State
-from batchrunner.plan.duration_estimate import Forecast, kind_of
-from batchrunner.plan.duration_trend import work_of
+from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.endings import ending_of
 from batchrunner.plan.ledger import Spend, spend_of
-from batchrunner.plan.prices import Prices, billed_seconds, usd
+from batchrunner.plan.prices import Prices, usd
 from batchrunner.plan.selection import NOT_SELECTED, selects
+from batchrunner.providers.models import Params
 from batchrunner.quality import marks
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ _WHY_OPEN: Mapping[str, Problem] = {
     ),
 }
 
+_MOST_SEEN = 4096  # kinds of jobs in `RowContext.seen`
 _STATE_NAMES = {state: state.value for state in State}  # faster than `value`
 
 
@@ -70,7 +71,7 @@ class RowContext:
     only: ids and patterns of the jobs that the run chose; () for all. actions: what to do about marks, by kind. owners:
     fingerprint and id of the first job with a clip, by `clip_keys`. verdicts: by the row's id and the clip's SHA-256.
     runs: all runs, oldest first. deliver: the place in a bucket to which the run copies clips, or "". seen: a cache of
-    expectations and estimates, because many jobs are similar.
+    usual times and estimates, because many jobs are similar.
     """
 
     run: Run
@@ -82,28 +83,34 @@ class RowContext:
     verdicts: Mapping[tuple[str, str], "Verdict"] = field(default_factory=dict)
     runs: Sequence[Run] = ()
     deliver: str = ""
-    seen: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    seen: dict[tuple[Any, ...], "_Expectation"] = field(default_factory=dict)
 
-    def expected_s(self, job: Job) -> float | int | None:
-        """Return the usual generation time of jobs like `job`, in seconds."""
-        like = ("expected", *kind_of(job), work_of(job))
-        if like not in self.seen:
-            self.seen[like] = number(self.forecast.expected_s(job))
-        found: float | int | None = self.seen[like]
+    def expected(self, job: Job) -> "_Expectation":
+        """Return what is expected of a generation of `job`."""
+        lengths = [(name, media.kind, media.frames, media.duration_s) for name, media in job.inputs.items()]
+        like = (job.model, job.params.json if isinstance(job.params, Params) else repr(job.params), *lengths)
+        found = self.seen.get(like)
+        if found is None:
+            if len(self.seen) >= _MOST_SEEN:
+                self.seen.clear()
+            estimate = self.prices.estimate(job)
+            cost = {"credits": number(estimate.credits), "basis": estimate.basis, "billed_s": number(estimate.seconds)}
+            found = self.seen[like] = _Expectation(number(self.forecast.expected_s(job)), cost)
         return found
 
     def run_at(self, at: float) -> Run:
         """Return the run that was under way at `at` (wall time, s)."""
+        if self.runs and at >= self.runs[-1].started_at:
+            return self.runs[-1]
         later = bisect_right(self.runs, at, key=lambda run: run.started_at)
         return self.runs[later - 1] if later else self.run
 
-    def estimate(self, job: Job) -> dict[str, Any]:
-        """Return the expected charge for a generation of `job`."""
-        like = ("estimate", *kind_of(job), billed_seconds(job))
-        if like not in self.seen:
-            estimate = self.prices.estimate(job)
-            self.seen[like] = (number(estimate.credits), estimate.basis, number(estimate.seconds))
-        return dict(zip(("credits", "basis", "billed_s"), self.seen[like], strict=True))
+
+class _Expectation(NamedTuple):
+    """What is expected of a generation. time_s: usual for similar jobs. estimate: of its charge, ready for JSON."""
+
+    time_s: float | int | None
+    estimate: Mapping[str, Any]
 
 
 class _NoFile:
@@ -114,7 +121,7 @@ class _NoFile:
 
 
 class Row(Mapping[str, Any]):
-    """The row of an entry. `complete` computes all values; they are then ready for JSON.
+    """The row of an entry. Each access computes a value. All values together (`complete`) are ready for JSON.
 
     result: the delivered result if it still exists. clip: the same, or `_NoFile`.
     """
@@ -139,9 +146,9 @@ class Row(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.KEYS)
 
-    def items(self) -> Any:  # an `ItemsView`; the dict's own is faster
-        """Return all names and values."""
-        return {key: value_of(self) for key, value_of in self.KEYS.items()}.items()
+    def complete(self) -> dict[str, Any]:
+        """Return all values."""
+        return {key: value_of(self) for key, value_of in self.KEYS.items()}
 
     @property
     def state(self) -> str:
@@ -172,9 +179,13 @@ class Rows:
         return map(self._make, self._sources)
 
 
-def complete(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all values of a row. It is faster than `dict`, which asks for each value by its name."""
-    return dict(row.items())
+def complete(row: Any) -> dict[str, Any]:
+    """Return all values of a row. It is faster than `dict`, which asks for each value by its name.
+
+    row: one of `Rows`, of a merged report, or of report.json.
+    """
+    values: dict[str, Any] = row if isinstance(row, dict) else row.complete()
+    return values
 
 
 def owners_of(entries: Iterable[Entry], records: Mapping[str, Record]) -> dict[str, tuple[str, str]]:
@@ -246,14 +257,14 @@ def _cost_of(spend: Spend) -> Mapping[str, Any]:
 def _request(row: Row) -> dict[str, Any]:
     job = row.job
     inputs = {name: media.source for name, media in job.inputs.items()}
-    return {"model": job.model, **inputs, **_sorted(job.params)}
+    return {"model": job.model, **inputs, **dict(sorted(job.params.items()))}
 
 
 def _rendered_by(row: Row) -> dict[str, Any] | None:
     """Return who rendered the clip, and the run that submitted it; None for a clip that another batch submitted."""
     if row.result is None or not row.record.attempts:
         return None
-    last = row.record.last
+    last = row.record.attempts[-1]
     if last.is_reused:
         run = row.context.run
         return {"service": run.service or run.provider, "run_id": None}
@@ -295,7 +306,9 @@ def _synthetic_marks(row: Row) -> list[str] | None:
 
 def _object(row: Row) -> dict[str, Any] | None:
     """Return the clip's copy in the bucket; None if there is none. A former job has the one of its last name."""
-    objects = (row.result.objects if row.result is not None else None) or {}
+    if row.result is None or not row.result.objects:
+        return None
+    objects = row.result.objects
     ending = f"/{row.entry.file}" if row.entry is not None else ""
     named = [address for address in objects if address.endswith(ending)]
     if row.entry is not None and row.context.deliver:
@@ -305,7 +318,9 @@ def _object(row: Row) -> dict[str, Any] | None:
 
 def _verdict(row: Row) -> dict[str, Any] | None:
     """Return the verdict on the clip; None if there is none, or if it was withdrawn without a remark."""
-    found = row.result and row.entry and row.context.verdicts.get((row.entry.id, row.result.sha256))
+    if not row.context.verdicts or row.result is None or row.entry is None:
+        return None
+    found = row.context.verdicts.get((row.entry.id, row.result.sha256))
     if not found or (found.verdict == "none" and not (found.reasons or found.note or found.rating is not None)):
         return None
     return {
@@ -321,27 +336,27 @@ def _verdict(row: Row) -> dict[str, Any] | None:
 def _times(row: Row) -> dict[str, Any]:
     """Return the phases of the latest attempt and the usual time of similar jobs, in seconds."""
     record = row.record
-    last = record.last if record.attempts else Attempt(0, "", 0.0)
+    attempts = record.attempts or (Attempt(0, "", 0.0),)
+    last = attempts[-1]
     ended_at = last.ended_at if record.state is State.SUCCEEDED else None
-    return {
-        "expected_s": row.context.expected_s(record.job),
-        "queue_s": _between(last.accepted_at, last.generating_at),
-        "generating_s": _between(last.generating_at, last.completed_at),
-        "generation_s": _between(last.accepted_at, last.completed_at),
-        "download_s": _between(last.completed_at, ended_at),
-        "total_s": _between(record.attempts[0].submitted_at if record.attempts else None, ended_at),
-    }
-
-
-def _between(start: float | None, end: float | None) -> float | int | None:
-    """Return the seconds from `start` to `end`; None if either is unknown or the wall clock was set back."""
-    return None if start is None or end is None or end < start else number(end - start)
+    phases = (
+        ("queue_s", last.accepted_at, last.generating_at),
+        ("generating_s", last.generating_at, last.completed_at),
+        ("generation_s", last.accepted_at, last.completed_at),
+        ("download_s", last.completed_at, ended_at),
+        ("total_s", attempts[0].submitted_at, ended_at),
+    )
+    times = {"expected_s": row.context.expected(record.job).time_s}
+    for name, start, end in phases:
+        # Unknown if a time is unknown, or if the wall clock was set back.
+        times[name] = None if start is None or end is None or end < start else number(end - start)
+    return times
 
 
 def _error(row: Row) -> dict[str, Any] | None:
-    state, run = row.state, row.context.run
-    if state == "succeeded":
+    if row.record.state is State.SUCCEEDED:
         return None
+    state, run = row.state, row.context.run
     usual = _WHY[state]
     if state == "pending" and row.entry is not None and not selects(row.entry.id, row.entry.base, row.context.only):
         usual = _UNSELECTED
@@ -370,20 +385,30 @@ def _problem(problem: Problem) -> dict[str, Any]:
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
+    accepted_at, generating_at, completed_at, ended_at, settled_at = [
+        None if at is None else rfc3339(at)
+        for at in (
+            attempt.accepted_at,
+            attempt.generating_at,
+            attempt.completed_at,
+            attempt.ended_at,
+            attempt.settled_at,
+        )
+    ]
     return {
         "number": attempt.number,
         "generation_id": attempt.generation_id,
         "request_id": attempt.request_id,
-        "submitted_at": time(attempt.submitted_at),
-        "accepted_at": time(attempt.accepted_at),
-        "generating_at": time(attempt.generating_at),
-        "completed_at": time(attempt.completed_at),
-        "ended_at": time(attempt.ended_at),
+        "submitted_at": rfc3339(attempt.submitted_at),
+        "accepted_at": accepted_at,
+        "generating_at": generating_at,
+        "completed_at": completed_at,
+        "ended_at": ended_at,
         "outcome": attempt.outcome,
         "credits": number(attempt.credits),
         "estimate": number(attempt.estimate),
         "settled": number(attempt.settled),
-        "settled_at": time(attempt.settled_at),
+        "settled_at": settled_at,
         "polls": attempt.polls,
         "error": attempt.error and _problem(attempt.error),
     }
@@ -418,7 +443,7 @@ EarlierRow.KEYS = {
     "synthetic_marks": _synthetic_marks,
     "quality": _quality,
     "inputs": lambda row: {name: _media(media) for name, media in row.job.inputs.items()},
-    "parameters": lambda row: _sorted(row.job.params),
+    "parameters": lambda row: dict(sorted(row.job.params.items())),
     "rendered_by": _rendered_by,
     "cost": lambda row: {**_cost_of(spend_of(row.record))},
     "attempts": lambda row: [_attempt(attempt) for attempt in row.record.attempts],
@@ -431,8 +456,8 @@ Row.KEYS = {
     "position": attrgetter("entry.position"),
     **EarlierRow.KEYS,
     "verdict": _verdict,
-    "estimate": lambda row: row.context.estimate(row.job),
+    "estimate": lambda row: {**row.context.expected(row.job).estimate},
     "times": _times,
     "priority": attrgetter("entry.priority"),
-    "tags": lambda row: _sorted(row.entry.tags) if row.entry else {},
+    "tags": lambda row: _sorted(row.entry.tags) if row.entry and row.entry.tags else {},
 }
