@@ -7,8 +7,7 @@ sheet defines the appearance.
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import groupby
-from math import isnan, nan
+from math import nan
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ Chart = dict[str, Any]
 WIDTH, HEIGHT = 420, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 24
 _MOST_BINS = 24
+_TIMES = ("submitted_at", "accepted_at", "generating_at", "completed_at", "ended_at")
 _LABEL_MOST = 6  # characters that fit on the left
 
 
@@ -45,7 +45,8 @@ class AttemptTable:
     """The attempts of some rows of the report, each once even if several entries share the job. rows: rows with
     attempts.
 
-    A batch can have 100,000 attempts: they are stored as bare numbers and created on iteration.
+    A batch can have 100,000 attempts: they are stored as bare numbers and created on iteration. Charts read the columns
+    that they need.
     """
 
     def __init__(self, jobs: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -63,14 +64,38 @@ class AttemptTable:
             if item["request_id"] not in self._known:
                 self._known.add(item["request_id"])
                 self._outcomes.append(item["outcome"])
-                self._figures.extend([nan if value is None else value for value in _figures(item)])
+                self._figures.extend(_figures(item))
 
     def __iter__(self) -> Iterator[Try]:
         figures = iter(self._figures)
         for outcome, submitted, *found, poll_count, is_accepted in zip(self._outcomes, *[figures] * 8, strict=True):
-            accepted, generating, completed, ended, price = [None if isnan(item) else item for item in found]
+            # NaN differs from itself.
+            accepted, generating, completed, ended, price = [item if item == item else None for item in found]  # noqa: PLR0124
             times = (submitted, accepted, generating, completed, ended)
             yield Try(outcome, *times, price, int(poll_count), bool(is_accepted))
+
+    @property
+    def durations_s(self) -> list[float]:
+        """The generation times, queue included. One is negative if the wall clock was set back."""
+        times = zip(self._column("accepted_at"), self._column("completed_at"), strict=True)
+        # NaN differs from itself.
+        return [took for start, end in times if (took := end - start) == took]
+
+    @property
+    def poll_counts(self) -> list[int]:
+        """The number of polls of each accepted generation."""
+        counts = zip(self._column("polls"), self._column("is_accepted"), strict=True)
+        return [int(count) for count, is_accepted in counts if is_accepted]
+
+    @property
+    def payments(self) -> list[tuple[float, float]]:
+        """The time of completion and the price of each generation that was paid for, in credits."""
+        found = zip(self._outcomes, self._column("completed_at"), self._column("price"), strict=True)
+        # A comparison with NaN is false.
+        return [(at, price) for outcome, at, price in found if outcome != "failed" and at > 0 and abs(price) > 0]
+
+    def _column(self, name: str) -> "array[float]":
+        return self._figures[Try._fields.index(name) - 1 :: len(Try._fields) - 1]
 
 
 def seconds_of(time: str | None) -> float | None:
@@ -78,13 +103,9 @@ def seconds_of(time: str | None) -> float | None:
     return None if time is None else datetime.fromisoformat(time).timestamp()
 
 
-def generation_times(tries: Iterable[Try]) -> Chart | None:
-    """Return the chart of generation times, queue included."""
-    durations_s = sorted(
-        item.completed_at - item.accepted_at
-        for item in tries
-        if item.completed_at and item.accepted_at and item.completed_at >= item.accepted_at
-    )
+def generation_times(tried_s: Iterable[float]) -> Chart | None:
+    """Return the chart of generation times. tried_s: `AttemptTable.durations_s`."""
+    durations_s = sorted([took for took in tried_s if took >= 0])
     if not durations_s:
         return None
     step = nice_seconds(durations_s[-1], _MOST_BINS)
@@ -106,9 +127,8 @@ def generation_times(tries: Iterable[Try]) -> Chart | None:
     return chart
 
 
-def polls(tries: Iterable[Try]) -> Chart | None:
-    """Return the chart of polls per generation."""
-    poll_counts = [item.polls for item in tries if item.is_accepted]
+def polls(poll_counts: Sequence[int]) -> Chart | None:
+    """Return the chart of polls per generation. poll_counts: of each generation."""
     if not poll_counts or not max(poll_counts):
         return None
     step = max(1, int(nice_step(max(poll_counts) + 1, _MOST_BINS)))
@@ -127,17 +147,15 @@ def polls(tries: Iterable[Try]) -> Chart | None:
     return chart
 
 
-def cost(budget: float | None, tries: Iterable[Try], spans: Sequence[tuple[float, float]]) -> Chart | None:
-    """Return the chart of cumulated cost on the time axis of `spans`. budget: credits."""
-    paid = sorted(
-        (item.completed_at, item.price)
-        for item in tries
-        if item.completed_at and item.price and item.outcome != "failed"
-    )
+def cost(
+    budget: float | None, payments: Iterable[tuple[float, float]], spans: Sequence[tuple[float, float]]
+) -> Chart | None:
+    """Return the chart of cumulated cost on the time axis of `spans`. budget: credits. payments: see `AttemptTable`."""
+    paid = sorted(payments)
     if not paid:
         return None
     axis = Axis(spans, _LEFT, WIDTH - _RIGHT)
-    total = sum(credits_ for _, credits_ in paid)
+    total = sum([credits_ for _, credits_ in paid])
     most = max(total, budget) if budget and budget < 4 * total else total
     step = nice_step(usd(most), 4)
     top = step * -(-usd(most) // step)
@@ -145,11 +163,11 @@ def cost(budget: float | None, tries: Iterable[Try], spans: Sequence[tuple[float
     def y(credits_: float) -> float:
         return HEIGHT - _BOTTOM - usd(credits_) / top * (HEIGHT - _TOP - _BOTTOM)
 
-    path, spent = f"M{_LEFT} {y(0):.1f}", 0.0
-    # one step per pixel, for any number of payments
-    for x, there in groupby(paid, lambda item: f"{axis.x(item[0]):.1f}"):
-        spent += sum(credits_ for _, credits_ in there)
-        path += f"H{x}V{y(spent):.1f}"
+    steps, spent = dict[str, float](), 0.0  # one step per pixel, for any number of payments
+    for at, credits_ in paid:
+        spent += credits_
+        steps[f"{axis.x(at):.1f}"] = spent
+    path = f"M{_LEFT} {y(0):.1f}" + "".join(f"H{x}V{y(spent):.1f}" for x, spent in steps.items())
     path += f"H{WIDTH - _RIGHT}"
     digits = 0 if step >= 1 else 2 if step >= 0.01 else 4
     levels = [step * n for n in range(round(top / step) + 1)]
@@ -165,17 +183,15 @@ def cost(budget: float | None, tries: Iterable[Try], spans: Sequence[tuple[float
     }
 
 
-def _figures(attempt: Mapping[str, Any]) -> tuple[float | None, ...]:
-    return (
-        seconds_of(attempt["submitted_at"]),
-        seconds_of(attempt["accepted_at"]),
-        seconds_of(attempt["generating_at"]),
-        seconds_of(attempt["completed_at"]),
-        seconds_of(attempt["ended_at"]),
-        next((attempt[name] for name in ("settled", "credits", "estimate") if attempt[name] is not None), None),
+def _figures(attempt: Mapping[str, Any]) -> list[float]:
+    """Return the values of an attempt in the order of `Try`'s fields, without the first one; NaN for None."""
+    price = attempt["estimate"] if attempt["credits"] is None else attempt["credits"]
+    return [
+        *[nan if (at := attempt[name]) is None else datetime.fromisoformat(at).timestamp() for name in _TIMES],
+        nan if (known := price if attempt["settled"] is None else attempt["settled"]) is None else known,
         attempt["polls"],
         attempt["generation_id"] is not None,
-    )
+    ]
 
 
 def _length(seconds: float) -> str:

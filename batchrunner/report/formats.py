@@ -354,11 +354,7 @@ def _states(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:
 
 def _generation_times(report: Row) -> Iterable[tuple[Mapping[str, str], float | None]]:
     """Return quantiles of the generation times."""
-    durations_s = sorted(
-        item.completed_at - item.accepted_at
-        for item in AttemptTable(report["jobs"])
-        if item.completed_at is not None and item.accepted_at is not None
-    )
+    durations_s = sorted(AttemptTable(report["jobs"]).durations_s)
     if durations_s:
         for item in _QUANTILES:
             yield {"quantile": str(item)}, durations_s[min(len(durations_s) - 1, int(item * len(durations_s)))]

@@ -98,11 +98,11 @@ def _charts(
     report: dict[str, Any], done: AttemptTable, earlier: AttemptTable, spans: Sequence[tuple[float, float]]
 ) -> list[tuple[str, str, Any]]:
     """Return the charts with their titles and descriptions."""
-    money = cost(report["money"]["budget_credits"], chain(done, earlier), spans)
+    money = cost(report["money"]["budget_credits"], chain(done.payments, earlier.payments), spans)
     return [
-        ("Generation times", "Number of generations by generation time", generation_times(done)),
+        ("Generation times", "Number of generations by generation time", generation_times(done.durations_s)),
         ("Cost over time", "Cumulated cost of completed generations over time", money),
-        ("Polls", "Number of generations by number of polls", polls(done)),
+        ("Polls", "Number of generations by number of polls", polls(done.poll_counts)),
     ]
 
 

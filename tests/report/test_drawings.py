@@ -13,7 +13,7 @@ from batchrunner.errors import Problem
 from batchrunner.job import OUTCOMES, State, TimelineEvent
 from batchrunner.report import charts
 from batchrunner.report import timeline as drawing
-from batchrunner.report.charts import AttemptTable, Chart, Try, generation_times, polls
+from batchrunner.report.charts import AttemptTable, Chart, Try, generation_times, polls, seconds_of
 from batchrunner.report.failure_groups import causes, command
 from batchrunner.report.formats import CSV, JUNIT, metrics_text, pieces
 from batchrunner.report.html import render
@@ -28,8 +28,8 @@ def report_of(jobs: int) -> dict[str, Any]:
     return build(sample_batch(jobs), "0.1.0")
 
 
-def every(report: dict[str, Any]) -> list[Try]:
-    return [*AttemptTable(report["jobs"]), *AttemptTable(report["earlier_jobs"])]
+def every(report: dict[str, Any]) -> AttemptTable:
+    return AttemptTable([*report["jobs"], *report["earlier_jobs"]])
 
 
 def run_spans(report: dict[str, Any]) -> list[Span]:
@@ -41,7 +41,7 @@ def timeline(report: dict[str, Any]) -> Drawing | None:
 
 
 def cost(report: dict[str, Any]) -> Chart | None:
-    return charts.cost(report["money"]["budget_credits"], every(report), run_spans(report))
+    return charts.cost(report["money"]["budget_credits"], every(report).payments, run_spans(report))
 
 
 # The axis
@@ -130,8 +130,8 @@ def test_an_attempt_is_drawn_in_its_phases() -> None:
 def test_without_submissions_nothing_is_drawn() -> None:
     bare = build(snapshot(ALL[4]), "0.1.0")
     assert timeline(bare) is None
-    assert generation_times(every(bare)) is None
-    assert polls(every(bare)) is None
+    assert generation_times(every(bare).durations_s) is None
+    assert polls(every(bare).poll_counts) is None
     assert cost(bare) is None
 
 
@@ -140,12 +140,13 @@ def test_without_submissions_nothing_is_drawn() -> None:
 
 def test_bars_add_up_to_the_counts() -> None:
     report = report_of(300)
-    tries = list(AttemptTable(report["jobs"]))
-    drawn = generation_times(tries)
+    table = AttemptTable(report["jobs"])
+    tries = list(table)
+    drawn = generation_times(table.durations_s)
     assert drawn is not None
     counted = sum(int(bar["title"].rpartition(" ")[2].replace(",", "")) for bar in drawn["bars"])
     assert counted == sum(item.completed_at is not None for item in tries)
-    asked = polls(tries)
+    asked = polls(table.poll_counts)
     assert asked is not None
     assert asked["summary"].startswith(f"{sum(item.polls for item in tries):,} polls")
     for chart in (drawn, asked):
@@ -170,6 +171,47 @@ def test_attempts_of_a_job_with_two_names_are_counted_once() -> None:
     tries = AttemptTable(report["jobs"])
     assert len(list(tries)) == 1
     assert tries.rows == 2
+
+
+def test_columns_of_attempts_have_the_known_values_only() -> None:
+    at = [f"2026-11-22T21:55:0{second}.500Z" for second in range(4)]
+    names = (
+        "submitted_at",
+        "accepted_at",
+        "generating_at",
+        "completed_at",
+        "ended_at",
+        "settled",
+        "credits",
+        "estimate",
+    )
+    bare = {**dict.fromkeys(names), "submitted_at": at[0], "outcome": None, "polls": 0, "generation_id": None}
+    done = {
+        **bare,
+        "accepted_at": at[1],
+        "completed_at": at[3],
+        "outcome": "succeeded",
+        "generation_id": "g",
+        "polls": 3,
+    }
+    attempts = [
+        bare,
+        {**bare, "completed_at": at[3], "estimate": 5.0},
+        {**done, "settled": 0.0, "credits": 9.0},
+        {**done, "credits": 9.0, "estimate": 8.0},
+        {**done, "estimate": 8.0, "outcome": "failed"},
+        {**done, "accepted_at": at[3], "completed_at": at[1]},
+    ]
+    table = AttemptTable([{"attempts": [{**item, "request_id": f"r{n}"} for n, item in enumerate(attempts)]}])
+    assert table.durations_s == [2.0, 2.0, 2.0, -2.0]
+    assert table.poll_counts == [3, 3, 3, 3]
+    (first, _), (second, _) = table.payments
+    assert [price for _, price in table.payments] == [5.0, 9.0]
+    assert first == second == seconds_of(at[3])
+    assert [item.price for item in table] == [None, 5.0, 0.0, 9.0, 8.0, None]
+    times = generation_times(table.durations_s)
+    assert times is not None
+    assert times["summary"].startswith("3 generations, median 2.0 s")
 
 
 # Causes
