@@ -29,21 +29,38 @@ class Forecast:
         self._seen: dict[Kind, deque[float]] = {}
         self._works: dict[Kind, deque[float | None]] = {}
         self._usual: dict[Kind, tuple[WorkTrend, float]] = {}  # of the durations so far
-        for record in sorted((record for record in records if record.attempts), key=_completed_at):
+        for record in self._latest(sorted([record for record in records if record.attempts], key=_completed_at)):
             self.learn(record)
+
+    def _latest(self, records: Sequence[Record]) -> list[Record]:
+        """Return the last records of each kind with a duration, as many as are kept. The others are not learned."""
+        found, counts = list[Record](), dict[Kind, int]()
+        for record in reversed(records):
+            kind = kind_of(record.job)
+            count = counts.get(kind, 0)
+            if count < _KEPT and self._took_s(record) is not None:
+                counts[kind] = count + 1
+                found.append(record)
+        return found[::-1]
 
     def learn(self, record: Record) -> None:
         """Add the duration of the latest attempt of `record`, if one run saw it from acceptance to completion."""
+        took_s = self._took_s(record)
+        if took_s is not None:
+            self.add(record.job, took_s)
+
+    def _took_s(self, record: Record) -> float | None:
+        """Return the duration of the latest attempt, s; None if no run saw it, or if the clock was set back."""
         if not record.attempts:
-            return
-        attempt = record.last
-        if attempt.accepted_at is None or attempt.completed_at is None:
-            return
+            return None
+        attempt = record.attempts[-1]
+        if attempt.accepted_at is None or attempt.completed_at is None or attempt.completed_at < attempt.accepted_at:
+            return None
         if attempt.error is not None:
-            return  # its submission or its end was in doubt
+            return None  # its submission or its end was in doubt
         if bisect(self._starts, attempt.accepted_at) != bisect(self._starts, attempt.completed_at):
-            return  # not seen by one run
-        self.add(record.job, attempt.completed_at - attempt.accepted_at)
+            return None  # not seen by one run
+        return attempt.completed_at - attempt.accepted_at
 
     def add(self, job: Job, took_s: float) -> None:
         """Add a generation's duration, in seconds. It is ignored if negative, because the wall clock was set back."""
@@ -97,4 +114,4 @@ def kind_of(job: Job) -> Kind:
 
 
 def _completed_at(record: Record) -> float:
-    return record.last.completed_at or 0.0
+    return record.attempts[-1].completed_at or 0.0
