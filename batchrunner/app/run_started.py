@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from batchrunner.events import PlannedEnd, RemainderSummary, RunStarted
 from batchrunner.job import Record, Run, State, count_states
 from batchrunner.moments import Moment
-from batchrunner.plan.ledger import Spend, budget_of, spend_of, spend_of_group
+from batchrunner.plan.ledger import Spend, budget_of, spend_of_group, total_of
 from batchrunner.plan.prices import Prices
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def reopened(batch: "Moving", run_dir: str, prices: Prices) -> RunStarted:
     run = batch.counts.run
     estimates = [(job, number, prices.estimate(job)) for job, number in batch.waiting]
     spent = sum((spend_of_group(item.sum, item.number) for item in batch.counts.attempts), Spend())
-    remainder = spent - sum(map(spend_of, batch.records.values()), Spend())
+    remainder = spent - total_of(batch.records.values())
     return RunStarted(
         at=run.started_at,
         name=run.name,

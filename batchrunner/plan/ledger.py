@@ -211,6 +211,21 @@ def spend_of(record: Record) -> Spend:
     return sum(map(spend_of_attempt, record.attempts), _NOTHING)
 
 
+def total_of(records: Iterable[Record]) -> Spend:
+    """Return the total cost of jobs. It sums numbers, because an object for each sum takes longer than the sums."""
+    spent = reserved = settled = quoted = 0.0
+    unpriced = generations = unsettled = 0
+    for one in map(spend_of, records):
+        spent += one.spent
+        reserved += one.reserved
+        unpriced += one.unpriced
+        generations += one.generations
+        settled += one.settled
+        quoted += one.quoted
+        unsettled += one.unsettled
+    return Spend(spent, reserved, unpriced, generations, settled, quoted, unsettled)
+
+
 def spend_of_group(whole: Attempt, number: int) -> Spend:
     """Return the cost of `number` attempts that differ only in their figures. whole: an attempt with their sums."""
     one = spend_of_attempt(whole)

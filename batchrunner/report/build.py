@@ -9,11 +9,12 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.job import Entry, Record, Run, Snapshot, State, TimelineEvent
 from batchrunner.plan.duration_estimate import Forecast
-from batchrunner.plan.ledger import Spend, budget_of, spend_of
+from batchrunner.plan.ledger import Spend, budget_of, total_of
 from batchrunner.plan.prices import AS_OF, Prices, overrun, prices_from
 from batchrunner.providers.base import CREDITS_PER_USD
 from batchrunner.report.rows import RowContext, cost_kinds, earlier_rows, in_usd, number, owners_of, rows, shown, time
@@ -54,22 +55,21 @@ def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) ->
         snapshot.runs or (run,),
         settings.get("deliver") or "",
     )
-    named = {entry.job.fingerprint: snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries}
+    found = [(entry, snapshot.records.get(entry.job.fingerprint)) for entry in snapshot.entries]
+    named = {entry.job.fingerprint: record for entry, record in found}
     known = [record for record in named.values() if record is not None]
-    earlier = [
-        record
-        for fingerprint, record in snapshot.records.items()
-        if fingerprint not in named and shown(record.state, run) in EARLIER
-    ]
-    total = sum(map(spend_of, snapshot.records.values()), Spend())
+    others = [record for fingerprint, record in snapshot.records.items() if fingerprint not in named]
+    earlier = [record for record in others if shown(record.state, run) in EARLIER]
+    spend_known = total_of(known)
+    total = spend_known + total_of(others)
     return {
         **head(run, settings, version, _first_submission(known)),
         **_asked(snapshot.entries, prices),
         "totals": {
-            **_count_rows(snapshot),
+            **_count_rows([record for _, record in found], run),
             **usage(known),
-            **cost_kinds(sum(map(spend_of, known), Spend())),
-            **_count_verdicts(snapshot, context.verdicts),
+            **cost_kinds(spend_known),
+            **_count_verdicts(found, context.verdicts),
         },
         "money": _money(snapshot, total, settings),
         "runs": [_run(item) for item in snapshot.runs or (run,)],
@@ -80,7 +80,7 @@ def build(snapshot: Snapshot, version: str, verdicts: Verdicts | None = None) ->
 
 
 def _first_submission(records: Iterable[Record]) -> float | None:
-    return min((item.attempts[0].submitted_at for item in records if item.attempts), default=None)
+    return min([item.attempts[0].submitted_at for item in records if item.attempts], default=None)
 
 
 def head(run: Run, settings: Report, version: str, first_submitted_at: float | None) -> Report:
@@ -120,16 +120,14 @@ def _asked(entries: Sequence[Entry], prices: Prices) -> Report:
     }
 
 
-def column_names(entries: Iterable[Entry]) -> dict[str, Any]:
+def column_names(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return the sorted names of the tags, parameters and inputs of any job: the columns that depend on the batch.
 
     At most MOST_TAGS tags have a column: the most frequent ones.
     """
-    tags, parameters, inputs = Counter[str](), set[str](), set[str]()
-    for entry in entries:
-        tags.update(entry.tags.keys())
-        parameters.update(entry.job.params)
-        inputs.update(entry.job.inputs)
+    tags = Counter(chain.from_iterable([entry.tags for entry in entries]))
+    parameters = set(chain.from_iterable([entry.job.params for entry in entries]))
+    inputs = set(chain.from_iterable([entry.job.inputs for entry in entries]))
     frequent = sorted(tags, key=lambda name: (-tags[name], name))[:MOST_TAGS]
     return {
         "tags": sorted(frequent),
@@ -141,27 +139,28 @@ def column_names(entries: Iterable[Entry]) -> dict[str, Any]:
 
 def states(snapshot: Snapshot) -> list[str]:
     """Return the state of each entry, as the contract names it."""
-    records, run = snapshot.records, snapshot.run
-    found = (records.get(entry.job.fingerprint) for entry in snapshot.entries)
-    return ["pending" if record is None else shown(record.state, run) for record in found]
+    return _states_of([snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries], snapshot.run)
 
 
-def _count_rows(snapshot: Snapshot) -> Report:
-    """Count the entries by state, and sum the bytes of their files."""
-    counts = Counter(states(snapshot))
-    found = (snapshot.records.get(entry.job.fingerprint) for entry in snapshot.entries)
-    sizes = (item.result.size_bytes for item in found if item and item.result and item.state is State.SUCCEEDED)
-    return {"jobs": len(snapshot.entries), **{state: counts[state] for state in SHOWN}, "bytes": sum(sizes)}
+def _states_of(records: Sequence[Record | None], run: Run) -> list[str]:
+    names = {state: shown(state, run) for state in State}
+    return ["pending" if record is None else names[record.state] for record in records]
 
 
-def _count_verdicts(snapshot: Snapshot, verdicts: Verdicts) -> Report:
-    """Count the rows whose present clip is accepted or rejected."""
-    found = ((entry, snapshot.records.get(entry.job.fingerprint)) for entry in snapshot.entries) if verdicts else ()
-    clips = (
+def _count_rows(records: Sequence[Record | None], run: Run) -> Report:
+    """Count the entries by state, and sum the bytes of their files. records: of each entry."""
+    counts = Counter(_states_of(records, run))
+    sizes = [item.result.size_bytes for item in records if item and item.result and item.state is State.SUCCEEDED]
+    return {"jobs": len(records), **{state: counts[state] for state in SHOWN}, "bytes": sum(sizes)}
+
+
+def _count_verdicts(found: Sequence[tuple[Entry, Record | None]], verdicts: Verdicts) -> Report:
+    """Count the rows whose present clip is accepted or rejected. found: the entries and their records."""
+    clips = [
         (entry.id, item.result.sha256)
-        for entry, item in found
+        for entry, item in (found if verdicts else ())
         if item and item.result and item.state is State.SUCCEEDED
-    )
+    ]
     counts = Counter(verdicts[clip].verdict for clip in clips if clip in verdicts)
     return {"accepted": counts["accept"], "rejected": counts["reject"]}
 
@@ -169,19 +168,19 @@ def _count_verdicts(snapshot: Snapshot, verdicts: Verdicts) -> Report:
 def usage(records: Iterable[Record]) -> Report:
     """Sum the credits, generations and polls of the jobs. A reused generation belongs to another batch."""
     credits_, generations, polls = 0.0, 0, 0
-    for item in (attempt for record in records for attempt in record.attempts):
-        # A failed generation costs nothing: the service cancels the hold (fact sheet, 1.6). Its transactions decide.
-        if item.outcome != "failed" or item.settled is not None:
-            credits_ += number(item.charge) or 0
-        generations += item.generation_id is not None and not item.is_reused
-        polls += item.polls
+    for record in records:
+        for item in record.attempts:
+            # A failed generation costs nothing: the service cancels the hold (fact sheet, 1.6), as transactions show.
+            if item.outcome != "failed" or item.settled is not None:
+                credits_ += number(item.charge) or 0
+            generations += item.generation_id is not None and not item.is_reused
+            polls += item.polls
     return {"credits": number(credits_), "generations": generations, "polls": polls, "cost_usd": in_usd(credits_)}
 
 
 def overrun_of(records: Iterable[Record]) -> float:
     """Return by how many credits quotes and charges are above their estimates, failed generations left out."""
-    attempts = (attempt for record in records for attempt in record.attempts)
-    return sum(overrun(attempt) for attempt in attempts if attempt.outcome != "failed")
+    return sum([overrun(item) for record in records for item in record.attempts if item.outcome != "failed"])
 
 
 def money(total: Spend, settings: Mapping[str, Any], overrun_credits: float = 0.0) -> Report:

@@ -13,7 +13,7 @@ from typing import Any
 
 from batchrunner.errors import ExitStatus, Problem, UsageError
 from batchrunner.job import REUSED, Attempt, Job, Record
-from batchrunner.plan.ledger import Spend, spend_of
+from batchrunner.plan.ledger import total_of
 from batchrunner.report.build import MOST_TAGS, SCHEMA_VERSION, SHOWN, Report, money, overrun_of, usage
 from batchrunner.report.rows import complete, cost_kinds
 
@@ -129,9 +129,9 @@ def merge(sources: Sequence[Source]) -> Report:
     return {
         **_head(sources, settings),
         **_asked(sources),
-        "totals": {**_totals(jobs), **usage(known.records), **cost_kinds(_spend(known.records)), **_verdicts(jobs)},
+        "totals": {**_totals(jobs), **usage(known.records), **cost_kinds(total_of(known.records)), **_verdicts(jobs)},
         "money": {
-            **money(_spend(records), settings, overrun_of(records)),
+            **money(total_of(records), settings, overrun_of(records)),
             "settle_command": _first(source.report["money"].get("settle_command") for source in sources),
         },
         "runs": sorted((run for source in sources for run in source.report["runs"]), key=_started_at),
@@ -235,10 +235,6 @@ def _attempt(item: Mapping[str, Any]) -> Attempt:
         polls=item["polls"],
         settled=item.get("settled"),
     )
-
-
-def _spend(records: Iterable[Record]) -> Spend:
-    return sum(map(spend_of, records), Spend())
 
 
 def _totals(jobs: Iterable[Mapping[str, Any]]) -> Report:
