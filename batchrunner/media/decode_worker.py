@@ -132,7 +132,7 @@ def _input(item: Mapping[str, Any], allow: Allow) -> dict[str, Any]:
 def _poster(item: Mapping[str, Any], allow: Allow) -> None:
     from batchrunner.media import posters
 
-    posters.make(Path(item["folder"]), posters.Wanted(item["key"], item["kind"], Path(item["path"])), allow)
+    posters.make(Path(item["folder"]), posters.Wanted(item["key"], item["kind"], item["path"]), allow)
 
 
 TASKS: Mapping[str, Task] = {"clip": _clip, "input": _input, "poster": _poster, "reference": _reference}

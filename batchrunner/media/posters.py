@@ -62,7 +62,7 @@ class Wanted(NamedTuple):
 
     key: str
     kind: str
-    path: Path
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Posters:
 
     def _make(self, delivered: Sequence[tuple[Record, str]]) -> None:
         """Make the posters of delivered clips. delivered: their records and names."""
-        wanted = [item for record, name in delivered for item in wanted_by(record, self._rundir.path / name)]
+        wanted = [item for record, name in delivered for item in wanted_by(record, f"{self._rundir.path}/{name}")]
         _make_each(self._rundir.posters, wanted, self._decoders, enough=self._hurry.is_set)
 
     def finish(self, snapshot: Snapshot) -> "Future[None]":
@@ -165,15 +165,16 @@ def pictures(
         content = _whole(path) if left_bytes >= 0 else None
         if content is not None:
             posters[key] = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
+    videos = {key: Path(item.path) for key, item in wanted.items() if item.kind == "video"}
     clips = {
-        key: quote(os.path.relpath(item.path.resolve(), folder.resolve()), errors="replace")
-        for key, item in wanted.items()
-        if item.kind == "video" and item.path.is_file()
+        key: quote(os.path.relpath(path.resolve(), folder.resolve()), errors="replace")
+        for key, path in videos.items()
+        if path.is_file()
     }
     return Pictures(posters, clips)
 
 
-def wanted_by(record: Record, clip: Path | None) -> list[Wanted]:
+def wanted_by(record: Record, clip: str | None) -> list[Wanted]:
     """Return the pictures of one job: its result at `clip`, its reference clip and its character image."""
     found = []
     if clip is not None and record.state is State.SUCCEEDED and record.result is not None:
@@ -181,7 +182,7 @@ def wanted_by(record: Record, clip: Path | None) -> list[Wanted]:
     for item in record.job.inputs.values():
         if key := key_of(item):
             assert item.path is not None
-            found.append(Wanted(key, item.kind, item.path))
+            found.append(Wanted(key, item.kind, str(item.path)))
     return found
 
 
@@ -192,7 +193,7 @@ def key_of(item: Media) -> str | None:
 
 def _all_wanted(rundir: RunDir, snapshot: Snapshot) -> Iterator[Wanted]:
     """Return all wanted pictures, results first: they have priority if space is short."""
-    pairs = [(snapshot.records.get(entry.job.fingerprint), rundir.path / entry.file) for entry in snapshot.entries]
+    pairs = [(snapshot.records.get(entry.job.fingerprint), f"{rundir.path}/{entry.file}") for entry in snapshot.entries]
     found = [wanted for record, path in pairs if record is not None for wanted in wanted_by(record, path)]
     yield from sorted(found, key=lambda wanted: wanted.kind != "strip")
 
@@ -239,7 +240,7 @@ def _make_each(
     }
 
     def make_one(item: Wanted) -> None:
-        task = {"folder": str(folder), "key": item.key, "kind": item.kind, "path": str(item.path)}
+        task = {"folder": str(folder), "key": item.key, "kind": item.kind, "path": item.path}
         with suppress(OSError, NoDecoder):
             if not enough() and not durable_files.is_full(folder.parent, _LEAST_FREE_BYTES):
                 decoders.run_all("poster", [task], enough)
@@ -277,7 +278,7 @@ def make(folder: Path, wanted: Wanted, allow: Allow = allow_pixels) -> None:
 
 
 def _make(folder: Path, wanted: Wanted, allow: Allow) -> None:
-    with durable_files.open_plain(wanted.path, follow=wanted.kind != "strip") as file:
+    with durable_files.open_plain(Path(wanted.path), follow=wanted.kind != "strip") as file:
         found = probe.sniff(file.read(64))
         file.seek(0)
         if found is None or not found.decoder:
