@@ -68,9 +68,9 @@ class AttemptTable:
 
     def __iter__(self) -> Iterator[Try]:
         figures = iter(self._figures)
+        # A comparison with NaN is false.
         for outcome, submitted, *found, poll_count, is_accepted in zip(self._outcomes, *[figures] * 8, strict=True):
-            # NaN differs from itself.
-            accepted, generating, completed, ended, price = [item if item == item else None for item in found]  # noqa: PLR0124
+            accepted, generating, completed, ended, price = [item if item > 0 or item <= 0 else None for item in found]
             times = (submitted, accepted, generating, completed, ended)
             yield Try(outcome, *times, price, int(poll_count), bool(is_accepted))
 

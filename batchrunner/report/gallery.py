@@ -38,8 +38,6 @@ def places(states: Sequence[str]) -> list[int]:
     If there are more, the order is: failed jobs and jobs in doubt, each with up to half of the remaining space if other
     jobs need it; then succeeded jobs, jobs in flight and pending jobs. Within a state, the first jobs are chosen.
     """
-    if len(states) <= MOST:
-        return list(range(len(states)))
     left = Counter(states)
     cards_left, chosen = MOST, Counter[str]()
     for state in (*_NEEDY, "succeeded", "in_flight", "pending"):

@@ -46,12 +46,13 @@ class PageRows:
         self._chosen = frozenset(chosen)
         self._groups = CauseGroups(report)
 
-    def add(self, number: int, row: dict[str, Any]) -> None:
-        """Add the complete row with index `number`."""
-        if number in self._chosen:
-            self.cards.append(row)
-        self.attempts.add(row["attempts"])
-        self._groups.add(row)
+    def add(self, first: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Add complete rows that follow each other. first: the index of the first one."""
+        self.cards += [row for number, row in enumerate(rows, first) if number in self._chosen]
+        for row in rows:
+            self.attempts.add(row["attempts"])
+            if row["error"] is not None:
+                self._groups.add(row)
 
     def causes(self) -> list[Cause]:
         """Return the causes of all rows."""
@@ -121,7 +122,7 @@ def _bucket(report: dict[str, Any]) -> dict[str, str]:
 def _read(report: dict[str, Any]) -> PageRows:
     found = PageRows(report, gallery.places([job["state"] for job in report["jobs"]]))
     for number, job in enumerate(report["jobs"]):
-        found.add(number, complete(job))
+        found.add(number, [complete(job)])
     return found
 
 

@@ -14,16 +14,17 @@ import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self
 
 from batchrunner.errors import LocalFault, UsageError
 from batchrunner.job import Snapshot
+from batchrunner.report import gallery
 from batchrunner.report.build import build, states
 from batchrunner.report.closing import status_text
 from batchrunner.report.gallery import MOST as MOST_CARDS
-from batchrunner.report.gallery import places
 from batchrunner.report.rows import complete
 from batchrunner.report.text import headline
 from batchrunner.review.verdicts import VerdictLines
@@ -43,6 +44,7 @@ __all__ = [
 
 
 _HEAD_BYTES = 512
+_ROWS_AT_ONCE = 64
 # The beginning of a report of any version.
 _OWN = {
     "report.json": re.compile(rb'\{\s*"schema_version":\s*\d+,\s*"(batchrunner_version|name)"'),
@@ -94,9 +96,10 @@ def write(
         forms = [(own["report.json"], JSON), (own["results.csv"], CSV)]
         if junit is not None:
             forms.append((further[_JUNIT], JUNIT))
-        found = PageRows(report, _with_cards(snapshot))
+        shown = _with_cards(snapshot)
+        found = PageRows(report, shown)
         _write_rows(report, forms, found)
-        own["report.html"].finish(render(report, posters.pictures(rundir, on_page(snapshot)), found))
+        own["report.html"].finish(render(report, posters.pictures(rundir, _part(snapshot, shown)), found))
         if metrics_file is not None:
             further[_METRICS].finish(metrics_text(report))
     faults = [file.fault for file in (*own.values(), *further.values()) if file.fault is not None] + unreadable
@@ -117,7 +120,7 @@ def write_merged(report: dict[str, Any], pictures: "Pictures", folder: Path) -> 
     with ExitStack() as stack:
         kinds = {name: _Kind("--merge", "a report of batchrunner", _OWN[name]) for name in REPORTS}
         own = {name: stack.enter_context(_Replacement(folder / name, folder, kinds[name])) for name in REPORTS}
-        found = PageRows(report, places([job["state"] for job in report["jobs"]]))
+        found = PageRows(report, gallery.places([job["state"] for job in report["jobs"]]))
         _write_rows(report, [(own["report.json"], JSON), (own["results.csv"], CSV)], found)
         own["report.html"].finish(render(report, pictures, found))
     faults = [file.fault for file in own.values() if file.fault is not None]
@@ -271,12 +274,17 @@ def _temporary(path: Path, folder: Path) -> Path:
 
 def on_page(snapshot: Snapshot) -> Snapshot:
     """Return the part of `snapshot` with cards on the page. Only these jobs need posters."""
-    return replace(snapshot, entries=tuple(snapshot.entries[place] for place in _with_cards(snapshot)))
+    return _part(snapshot, _with_cards(snapshot))
 
 
-def _with_cards(snapshot: Snapshot) -> list[int]:
+def _part(snapshot: Snapshot, shown: Sequence[int]) -> Snapshot:
+    return replace(snapshot, entries=tuple([snapshot.entries[place] for place in shown]))
+
+
+def _with_cards(snapshot: Snapshot) -> Sequence[int]:
     """Return the indexes of the entries with a card."""
-    return places(states(snapshot))
+    count = len(snapshot.entries)
+    return range(count) if count <= gallery.MOST else gallery.places(states(snapshot))
 
 
 def to_json(report: Mapping[str, Any]) -> str:
@@ -299,11 +307,13 @@ def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "F
     """Write all files with a line per job, and collect what the page needs, in one pass over the rows."""
     for file, form in files:
         file.put(form.first(report))
-    for number, job in enumerate(report["jobs"]):
-        row = complete(job)
-        page.add(number, row)
+    jobs, number = iter(report["jobs"]), 0
+    while rows := [complete(job) for job in islice(jobs, _ROWS_AT_ONCE)]:
+        page.add(number, rows)
         for file, form in files:
-            file.put(f"{form.between if number else ''}{form.line(report, row)}")
+            text = form.between.join([form.line(report, row) for row in rows])
+            file.put(f"{form.between if number else ''}{text}")
+        number += len(rows)
     for file, form in files:
         for text in form.last(report):
             file.put(text)
