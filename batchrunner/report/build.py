@@ -170,7 +170,8 @@ def usage(records: Iterable[Record]) -> Report:
     credits_, generations, polls = 0.0, 0, 0
     for record in records:
         for item in record.attempts:
-            # A failed generation costs nothing: the service cancels the hold (fact sheet, 1.6), as transactions show.
+            # A failed generation costs nothing: the service cancels the hold (fact sheet, 1.6).
+            # Known transactions decide.
             if item.outcome != "failed" or item.settled is not None:
                 credits_ += number(item.charge) or 0
             generations += item.generation_id is not None and not item.is_reused

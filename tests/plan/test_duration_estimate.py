@@ -53,6 +53,21 @@ def test_records_are_sorted_by_completion() -> None:
     assert Forecast(records).expected_s(LOW) == 60
 
 
+def test_a_forecast_of_many_records_equals_one_that_learns_them_in_turn() -> None:
+    records = [
+        took(40.0 + number % 7, str(number), ("480p", "720p", "580p")[number % 3 if number < 30 else 0], NOW + number)
+        for number in range(300)
+    ]
+    records += [adopted(9.0), took(-3.0, "clock", at=NOW + 500), Record(make_job("new"))]
+    learned = Forecast()
+    for record in sorted((item for item in records if item.attempts), key=lambda item: item.last.completed_at or 0.0):
+        learned.learn(record)
+    found = Forecast(reversed(records))
+    assert found.seen == learned.seen
+    assert found.works == learned.works
+    assert {len(seen) for seen in found.seen.values()} == {64, 10}
+
+
 @pytest.mark.parametrize(
     "record",
     [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchrunner.errors import Problem
 from batchrunner.job import REUSED, TRANSITIONS, Move, Record, State, advance
-from batchrunner.plan.ledger import Budget, Ledger, Spend, spend_of
+from batchrunner.plan.ledger import Budget, Ledger, Spend, spend_of, total_of
 from batchrunner.plan.resume import RECHECKED, take_up
 from tests.conftest import NOW, make_entries, make_job
 
@@ -279,3 +279,9 @@ def test_ten_thousand_settled_holds_leave_no_remainder() -> None:
         ledger.update(record)
     assert ledger.total.reserved == pytest.approx(0.0, abs=0.004)
     assert replace(ledger.total, reserved=0.0) == Spend()
+
+
+def test_the_total_of_all_stories_is_the_sum_of_their_costs() -> None:
+    records = [record_after(*steps) for steps, _ in STORIES.values()]
+    assert total_of(records) == sum(map(spend_of, records), Spend())
+    assert total_of(()) == Spend()
