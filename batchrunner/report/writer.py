@@ -99,7 +99,7 @@ def write(
         shown = _with_cards(snapshot)
         found = PageRows(report, shown)
         _write_rows(report, forms, found)
-        own["report.html"].finish(render(report, posters.pictures(rundir, _part(snapshot, shown)), found))
+        own["report.html"].finish(render(report, posters.pictures(rundir, _chosen(snapshot, shown)), found))
         if metrics_file is not None:
             further[_METRICS].finish(metrics_text(report))
     faults = [file.fault for file in (*own.values(), *further.values()) if file.fault is not None] + unreadable
@@ -274,10 +274,10 @@ def _temporary(path: Path, folder: Path) -> Path:
 
 def on_page(snapshot: Snapshot) -> Snapshot:
     """Return the part of `snapshot` with cards on the page. Only these jobs need posters."""
-    return _part(snapshot, _with_cards(snapshot))
+    return _chosen(snapshot, _with_cards(snapshot))
 
 
-def _part(snapshot: Snapshot, shown: Sequence[int]) -> Snapshot:
+def _chosen(snapshot: Snapshot, shown: Sequence[int]) -> Snapshot:
     return replace(snapshot, entries=tuple([snapshot.entries[place] for place in shown]))
 
 
