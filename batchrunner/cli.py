@@ -411,10 +411,11 @@ def report(
         click.echo(printable(f"{path} is not a report of batchrunner; it was moved to {target}"), err=True)
     with _workers(workers) as opened:
         posters.make_missing(rundir, reporting.on_page(snapshot), opened.decoders, width=opened.width)
-    paths = reporting.write(snapshot, rundir.path, __version__, junit=junit, metrics_file=metrics_file)
+    extra = {"junit": junit, "metrics_file": metrics_file}
+    paths, written = reporting.write_and_sum_up(snapshot, rundir.path, __version__, **extra)
     if foreign := reporting.foreign_verdicts(rundir.path):
         click.echo(f"warning: {printable(foreign)}", err=True)
-    click.echo(reporting.headline(reporting.build(snapshot, __version__)))
+    click.echo(reporting.headline(written))
     for path in paths:
         click.echo(printable(str(path)))
     return ExitStatus.OK

@@ -89,10 +89,11 @@ async def finish(
     bus.publish(RunEnding(run.finished_at or run.started_at))
     before = writer.stamps(setup.rundir.path)
     written: tuple[Path, ...] = ()
+    content: dict[str, Any] | None = None
     try:
         await records.flush()
         await journal.finish(run)
-        written = await _write_reports(setup, journal, records, outside)
+        written, content = await _write_reports(setup, journal, records, outside)
         if foreign := writer.foreign_verdicts(setup.rundir.path):
             bus.publish(Noticed(run.finished_at or run.started_at, (), foreign))
     except (LocalFault, OSError) as error:
@@ -106,7 +107,7 @@ async def finish(
     if bucket is not None and written:
         run = await _finish_bucket(bucket, setup.rundir, run, bus)
     snapshot = replace(_snapshot(setup, journal, records), run=run)
-    states, report = await outside.in_thread(_last_words, snapshot, setup.rundir)
+    states, report = await outside.in_thread(last_words, snapshot, setup.rundir, content)
     at = run.finished_at or run.started_at
     status = run.exit_status or 0
     bus.publish(RunFinished(at, status, states, tuple(map(str, written)), writer.headline(report), report))
@@ -114,9 +115,16 @@ async def finish(
     return status
 
 
-def _last_words(snapshot: Snapshot, rundir: RunDir) -> tuple[dict[State, int], dict[str, Any]]:
-    """Return the number of jobs in each state, and the report with what the closing block shows of its rows."""
+def last_words(
+    snapshot: Snapshot, rundir: RunDir, written: dict[str, Any] | None
+) -> tuple[dict[State, int], dict[str, Any]]:
+    """Return the number of jobs in each state, and the report with what the closing block shows of its rows.
+
+    written: the report as `write_and_sum_up` returned it; None if it could not be written.
+    """
     states = count_states([snapshot.records[name] for name in {entry.job.fingerprint for entry in snapshot.entries}])
+    if written is not None and written["exit_status"] == snapshot.run.exit_status:
+        return states, written
     lines = VerdictLines(rundir.path)
     with suppress(LocalFault):  # the report was written without them, too
         lines.refresh()
@@ -148,8 +156,10 @@ def uncopied_reports(error: CallError | TimeoutError) -> str:
     return f"the reports could not be copied to the bucket: {why}. {step} the same command again to copy them"
 
 
-async def _write_reports(setup: Setup, journal: Journal, records: JobRecords, outside: Environment) -> tuple[Path, ...]:
-    """Write the reports and return their paths. Raises LocalFault, OSError."""
+async def _write_reports(
+    setup: Setup, journal: Journal, records: JobRecords, outside: Environment
+) -> tuple[tuple[Path, ...], dict[str, Any]]:
+    """Write the reports, and return their paths and the report, summed up. Raises LocalFault, OSError."""
     snapshot = _snapshot(setup, journal, records)
     if outside.posters is not None:
         with suppress(OSError):  # the report works without pictures
@@ -158,7 +168,7 @@ async def _write_reports(setup: Setup, journal: Journal, records: JobRecords, ou
     if not setup.rundir.internal_dir.is_dir():
         raise LocalFault("disk_error", f"the run directory {setup.rundir.path} is gone")
     extra = {"junit": setup.settings.junit, "metrics_file": setup.settings.metrics_file}
-    write = partial(writer.write, snapshot, setup.rundir.path, batchrunner.__version__, **extra)
+    write = partial(writer.write_and_sum_up, snapshot, setup.rundir.path, batchrunner.__version__, **extra)
     return await asyncio.get_running_loop().run_in_executor(outside.executor, write)  # a large report takes seconds
 
 

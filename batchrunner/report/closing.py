@@ -81,12 +81,16 @@ def summed_up(report: dict[str, Any]) -> dict[str, Any]:
 
     Its ``clips`` are those with a mark or a rejection.
     """
-    clips = [
-        {"quality": {"marks": list(quality.get("marks", ()))}, "verdict": {"verdict": verdict}}
-        for quality, verdict in _reviewed(report)
-        if quality.get("marks") or verdict == "reject"
-    ]
+    clips = [clip for row in report["jobs"] if (clip := summed_up_clip(row)) is not None]
     return {**report, "causes": causes(report), "clips": clips}
+
+
+def summed_up_clip(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what `closing` shows of the clip of a row; None if it has no mark and was not rejected."""
+    quality, verdict = _review_of(row)
+    if not quality.get("marks") and verdict != "reject":
+        return None
+    return {"quality": {"marks": list(quality.get("marks", ()))}, "verdict": {"verdict": verdict}}
 
 
 class _Block:
@@ -242,9 +246,15 @@ def _clips(block: _Block, report: Mapping[str, Any]) -> int:
 def _reviewed(report: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], str]]:
     """Yield the quality and the verdict of each clip. A verdict in review.jsonl replaces the one of the checks."""
     for row in report.get("clips", report["jobs"]):
-        quality, stored = row["quality"] or {}, row["verdict"]
-        if quality or stored:
-            yield quality, str(stored["verdict"] if stored else quality["verdict"])
+        quality, verdict = _review_of(row)
+        if quality or verdict:
+            yield quality, verdict
+
+
+def _review_of(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return the quality and the verdict of a clip; empty if it has none."""
+    quality, stored = row["quality"] or {}, row["verdict"]
+    return quality, str(stored["verdict"] if stored else quality["verdict"]) if quality or stored else ""
 
 
 def _step(block: _Block, step: NextStep) -> None:

@@ -7,7 +7,7 @@ texts are made printable here. A page has 2,000 cards with 40 texts each, so eac
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -67,10 +67,11 @@ def in_order(jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(jobs, key=lambda job: (firsts[job["job"]], job["take"]))
 
 
-def cards(jobs: Sequence[dict[str, Any]]) -> list[Card]:
-    """Return the visible data of the cards. jobs: in the order of the page."""
+def cards(jobs: Sequence[dict[str, Any]]) -> Iterator[Card]:
+    """Yield the visible data of the cards. jobs: in the order of the page."""
     takes = Counter([job["job"] for job in jobs])
-    return [_card(job, number, takes[job["job"]]) for number, job in enumerate(jobs)]
+    for number, job in enumerate(jobs):
+        yield _card(job, number, takes[job["job"]])
 
 
 def _card(job: dict[str, Any], number: int, takes: int) -> Card:

@@ -21,6 +21,7 @@ from batchrunner.media.posters import Pictures
 from batchrunner.plan.prices import dollars
 from batchrunner.report import gallery, overview
 from batchrunner.report.charts import AttemptTable, cost, generation_times, polls
+from batchrunner.report.closing import summed_up_clip
 from batchrunner.report.failure_groups import Cause, CauseGroups, command
 from batchrunner.report.rows import complete
 from batchrunner.report.text import headline
@@ -37,12 +38,14 @@ _STATE_TEXTS = {"succeeded": "succeeded", "failed": "failed", "in_doubt": "in do
 class PageRows:
     """What the page needs of the rows of a report, collected while these are read, because they are not kept.
 
-    chosen: the indexes of the jobs with a card. cards: their complete rows. attempts: those of all rows.
+    chosen: the indexes of the jobs with a card. cards: their complete rows. attempts: those of all rows. clips: what
+    the closing block shows of the clips (`batchrunner.report.closing.summed_up`).
     """
 
     def __init__(self, report: dict[str, Any], chosen: Collection[int]) -> None:
         self.cards: list[dict[str, Any]] = []
         self.attempts = AttemptTable()
+        self.clips: list[dict[str, Any]] = []
         self._chosen = frozenset(chosen)
         self._groups = CauseGroups(report)
 
@@ -53,6 +56,8 @@ class PageRows:
             self.attempts.add(row["attempts"])
             if row["error"] is not None:
                 self._groups.add(row)
+            if (row["quality"] or row["verdict"]) and (clip := summed_up_clip(row)) is not None:
+                self.clips.append(clip)
 
     def causes(self) -> list[Cause]:
         """Return the causes of all rows."""
@@ -80,7 +85,8 @@ def render(report: dict[str, Any], pictures: Pictures | None = None, found: Page
         script=script,
         script_hash=_digest(script),
         earlier_jobs=[complete(job) for job in islice(report["earlier_jobs"], _MOST_EARLIER)],
-        cards=[page_texts(card) for card in gallery.cards(jobs)],
+        cards=map(page_texts, gallery.cards(jobs)),
+        card_count=len(jobs),
         first=gallery.FIRST,
         facets=facets,
         bucket=_bucket(report),

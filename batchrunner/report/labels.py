@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,6 +24,7 @@ def label(job: Mapping[str, Any], stems: Iterable[str]) -> tuple[str, str]:
     return pair, ", ".join(unusual(job["request"]))
 
 
+@lru_cache(4096)  # many jobs share an input
 def stem(source: str) -> str:
     """Return the name of an input without folders and extension, or "" for a data URI."""
     if source[:5].lower() == "data:":

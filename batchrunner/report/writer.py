@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST_CARDS", "build", "check_places", "foreign_verdicts", "headline", "json_pieces", "move_foreign_files",
-    "on_page", "require_unread", "stamps", "status_text", "to_json", "write", "write_merged"
+    "on_page", "require_unread", "stamps", "status_text", "to_json", "write", "write_and_sum_up", "write_merged"
 ]  # fmt: skip
 
 
@@ -73,6 +73,16 @@ def write(
 ) -> tuple[Path, ...]:
     """Write report.json, report.html and results.csv into `run_dir`, each in one step, and return the paths. Blocks.
 
+    The arguments are those of `write_and_sum_up`.
+    """
+    return write_and_sum_up(snapshot, run_dir, version, junit=junit, metrics_file=metrics_file)[0]
+
+
+def write_and_sum_up(
+    snapshot: Snapshot, run_dir: Path, version: str, *, junit: str | None = None, metrics_file: str | None = None
+) -> tuple[tuple[Path, ...], dict[str, Any]]:
+    """Do the same, and also return the report, summed up as by `batchrunner.report.closing.summed_up`.
+
     version: of this program. junit, metrics_file: paths of additional files. If one file cannot be written, the others
     are still written and its old content stays. Verdicts come from review.jsonl; without it, there are none. Raises
     LocalFault for the first failure.
@@ -105,7 +115,8 @@ def write(
     faults = [file.fault for file in (*own.values(), *further.values()) if file.fault is not None] + unreadable
     if faults:
         raise faults[0]
-    return (*(run_dir / name for name in REPORTS), *map(Path, asked.values()))
+    paths = (*(run_dir / name for name in REPORTS), *map(Path, asked.values()))
+    return paths, {**report, "causes": found.causes(), "clips": found.clips}
 
 
 def write_merged(report: dict[str, Any], pictures: "Pictures", folder: Path) -> tuple[Path, ...]:

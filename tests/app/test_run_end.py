@@ -2,17 +2,20 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from batchrunner.app.run_end import final_status, uncopied_reports
+from batchrunner.app.run_end import final_status, last_words, uncopied_reports
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.errors import CallError, ExitStatus, JournalError, LocalFault, NetworkFault
 from batchrunner.job import Move, Record, Snapshot, State
 from batchrunner.plan.endings import StopReason
-from tests.conftest import make_record, make_run
+from batchrunner.report import writer
+from batchrunner.storage.run_directory import RunDir
+from tests.conftest import NOW, make_entries, make_record, make_run
 from tests.engine.steps.stepping import RefusingJournal, Stepping
 
 SUBMITTING = make_record("a", State.SUBMITTING)
@@ -75,3 +78,23 @@ def test_without_a_failed_save_the_journal_is_not_read_again() -> None:
 def test_reports_that_were_not_copied_name_the_step_that_helps(error: CallError | TimeoutError, ending: str) -> None:
     text = f"the reports could not be copied to the bucket: {ending} the same command again to copy them"
     assert uncopied_reports(error) == text
+
+
+@pytest.mark.parametrize(("exit_status", "is_built"), [(0, False), (3, True)])
+def test_the_written_report_is_announced_unless_the_exit_status_has_changed(
+    tmp_path: Path, exit_status: int, is_built: bool
+) -> None:
+    run = replace(make_run(), finished_at=NOW + 9, exit_status=0)
+    record = make_record("a", State.PENDING)
+    shot = Snapshot(run, make_entries("a"), {record.job.fingerprint: record})
+    _, written = writer.write_and_sum_up(shot, tmp_path, "1")
+    states, report = last_words(replace(shot, run=replace(run, exit_status=exit_status)), RunDir(tmp_path), written)
+    assert states[State.PENDING] == 1
+    assert (report is not written) is is_built
+    assert report["exit_status"] == exit_status
+    assert report["causes"] == written["causes"]
+
+
+def test_without_a_written_report_one_is_built(tmp_path: Path) -> None:
+    shot = Snapshot(make_run(), (), {})
+    assert last_words(shot, RunDir(tmp_path), None)[1]["causes"] == []

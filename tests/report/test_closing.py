@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from batchrunner.errors import Problem
 from batchrunner.formatting import ASCII_MARKS, UNICODE_MARKS, Marks
 from batchrunner.job import Run, State
+from batchrunner.report import writer
 from batchrunner.report.closing import closing, status_text, summed_up
 from batchrunner.report.failure_groups import causes
 from tests.report.test_marks import clip
@@ -162,3 +164,15 @@ def test_the_place_of_the_clips_in_a_bucket_is_named(keep_local: bool, where: st
     run = replace(RUN, exit_status=0, settings_json=settings)
     lines = text(report(record("a", State.SUCCEEDED), run=run)).splitlines()
     assert f"bucket              1 clip in s3://clips/results/{where}" in lines
+
+
+def test_a_report_that_was_written_is_summed_up(tmp_path: Path) -> None:
+    measures: dict[str, dict[str, Any]] = {"odd": {"black_frames": 9}, "bad": {"frozen_frames": 90}, "fine": {}}
+    clips = [record(name, State.SUCCEEDED, result=clip(**found)) for name, found in measures.items()]
+    shot = snapshot(*ALL, *clips, run=replace(RUN, settings_json=json.dumps({"quality": {"frozen": "reject"}})))
+    paths, found = writer.write_and_sum_up(shot, tmp_path, "0.1.0")
+    assert [path.name for path in paths] == ["report.json", "report.html", "results.csv"]
+    right = summed_up(writer.build(shot, "0.1.0"))
+    assert (found["causes"], found["clips"]) == (right["causes"], right["clips"])
+    assert len(found["clips"]) == 2
+    assert status_text(found) == status_text(built(shot))
