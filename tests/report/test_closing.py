@@ -168,7 +168,10 @@ def test_the_place_of_the_clips_in_a_bucket_is_named(keep_local: bool, where: st
 
 def test_a_report_that_was_written_is_summed_up(tmp_path: Path) -> None:
     measures: dict[str, dict[str, Any]] = {"odd": {"black_frames": 9}, "bad": {"frozen_frames": 90}, "fine": {}}
-    clips = [record(name, State.SUCCEEDED, result=clip(**found)) for name, found in measures.items()]
+    clips = [
+        record(name, State.SUCCEEDED, result=replace(clip(digest=name, **found), sha256=f"{number:064x}"))
+        for number, (name, found) in enumerate(measures.items())
+    ]
     shot = snapshot(*ALL, *clips, run=replace(RUN, settings_json=json.dumps({"quality": {"frozen": "reject"}})))
     paths, found = writer.write_and_sum_up(shot, tmp_path, "0.1.0")
     assert [path.name for path in paths] == ["report.json", "report.html", "results.csv"]
