@@ -80,14 +80,15 @@ class Disk:
     def flush_all(self, paths: Sequence[Path]) -> None:
         """Return when the content of these files is on the disk.
 
-        Writeback starts for all files before the first wait: one transaction of the file system can carry many.
+        Writeback starts for several files before the first wait: one transaction of the file system can carry many.
         """
         opened: list[int] = []
         try:
             for path in paths:
                 # Anything but a plain file is refused here, or by the flush.
                 opened.append(os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK))
-                _begin_to_write(opened[-1])
+                if len(paths) > 1:
+                    _begin_to_write(opened[-1])
             for descriptor in opened:
                 os.fsync(descriptor)
         finally:

@@ -202,6 +202,21 @@ def test_advice_that_the_system_refuses_is_no_error(tmp_path: Path, monkeypatch:
     assert (tmp_path / "b").read_bytes() == b"content"
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no such advice")
+@pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 0), (2, 2), (5, 5)])
+def test_writeback_starts_for_several_files_before_the_first_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, expected: int
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda *_: calls.append("start"))
+    monkeypatch.setattr(os, "fsync", lambda _: calls.append("flush"))
+    paths = [tmp_path / str(number) for number in range(count)]
+    for path in paths:
+        path.write_bytes(b"content")
+    Disk().flush_all(paths)
+    assert calls == ["start"] * expected + ["flush"] * count
+
+
 def test_a_file_above_the_size_limit_is_an_error_and_not_a_signal(tmp_path: Path) -> None:
     """SIGXFSZ would end the process. The limit is permanent, so this runs in a separate process."""
     program = """
