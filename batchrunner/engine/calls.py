@@ -91,13 +91,14 @@ class CallHealth:
     def patience_ends(self) -> dict[str, float]:
         """Return until when each open breaker is waited for, if no try comes before that moment."""
         waits = {CallStatus.PAUSED: self._policy.account_wait_s}
-        ends = {
-            call: breaker.since
-            + (0.0 if self.is_lasting(call) else waits.get(breaker.status, self._policy.outage_wait_s))
-            for call, breaker in self._breakers.items()
-            if breaker.since is not None and call not in self._given_up
-        }
-        return {call: end for call, end in ends.items() if self._breakers[call].next_at >= end}
+        ends = {}
+        for call, breaker in self._breakers.items():
+            if breaker.since is None or call in self._given_up:
+                continue
+            wait_s = 0.0 if self.is_lasting(call) else waits.get(breaker.status, self._policy.outage_wait_s)
+            if breaker.next_at >= breaker.since + wait_s:
+                ends[call] = breaker.since + wait_s
+        return ends
 
     def give_up(self, call: str) -> StopReason:
         """Make no more calls of this kind in this run. Returns the reason."""
