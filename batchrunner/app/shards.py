@@ -27,7 +27,8 @@ def find(folder: Path) -> dict[Shard, RunDir]:
         names = os.listdir(folder)  # noqa: PTH208 (a Path for each of 100,000 clips takes 0.2 s)
     except OSError:
         return {}
-    named = [shard for name in names if (shard := read_folder(name)) is not None]
+    likely = (name for name in names if not name.endswith(".mp4"))
+    named = [shard for name in likely if (shard := read_folder(name)) is not None]
     found = {shard: RunDir(folder / shard.folder) for shard in sorted(named, key=lambda one: (one.count, one.index))}
     return {shard: rundir for shard, rundir in found.items() if _was_started(rundir) or _is_copy(rundir)}
 

@@ -52,10 +52,11 @@ class Ids:
         if wrong:
             clean = cleaned(name)
             row.error("id", "id", wrong, f"write {clean}" if clean else "leave it out to get a derived id")
-        if take := named_take(folded(name)):
+        plain = folded(name)
+        if take := named_take(plain):
             bare = Row({"id": name}, {"id": row.place("id")}, row.mark, row.findings)
             self._like_takes.append((*take, bare))
-        first = self._taken.setdefault(folded(name), position)
+        first = self._taken.setdefault(plain, position)
         if first != position:
             self._refuse(name, first, row)
 

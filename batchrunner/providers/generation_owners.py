@@ -26,7 +26,7 @@ class GenerationOwners(ForwardingProvider):
         self._records = records
         self._suffix = provider.capabilities.optional_suffix
         self._owners: dict[str, str] = {}  # job key by generation id
-        self._without_model: dict[str, str] = {}  # job key by generation id without its suffix
+        self._without_model: dict[str, str] = {}  # job key by generation id without its suffix, of ids with one
         for record in records:
             for attempt in record.attempts:
                 if attempt.generation_id is not None:
@@ -99,7 +99,8 @@ class GenerationOwners(ForwardingProvider):
         if known is not None:
             return known
         self._owners[generation_id] = key
-        self._without_model.setdefault(start, key)
+        if start != generation_id:
+            self._without_model.setdefault(start, key)
         return key
 
 
