@@ -91,7 +91,8 @@ def _const(schema: Mapping[str, Any], _: Mapping[str, Any]) -> Check:
 
 
 def _properties(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Check:
-    checks = {name: compiled(item, definitions) for name, item in schema["properties"].items()}
+    properties: Mapping[str, Any] = schema["properties"]
+    checks: dict[str, Check] = {}  # each is compiled for the first value that has the property: most have few of many
     further = schema.get("additionalProperties", True)
     other = compiled(further, definitions) if isinstance(further, Mapping) else lambda _: bool(further)
     alone = schema.get("type") != "object"  # the schema does not restrict other types
@@ -100,7 +101,10 @@ def _properties(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Ch
         is_mapping = isinstance(value, dict)
         if is_mapping:
             for key, item in value.items():
-                if not checks.get(key, other)(item):
+                check = checks.get(key)
+                if check is None and key in properties:
+                    check = checks[key] = compiled(properties[key], definitions)
+                if not (check or other)(item):
                     return False
         return is_mapping or alone
 
