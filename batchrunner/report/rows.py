@@ -126,7 +126,7 @@ class Row(Mapping[str, Any]):
     result: the delivered result if it still exists. clip: the same, or `_NoFile`.
     """
 
-    __slots__ = ("clip", "context", "entry", "job", "record", "result")
+    __slots__ = ("_expectation", "clip", "context", "entry", "job", "record", "result")
     KEYS: ClassVar[Mapping[str, Callable[["Row"], Any]]]  # in order
 
     def __init__(self, job: Job, record: Record, context: RowContext, entry: Entry | None = None) -> None:
@@ -136,6 +136,7 @@ class Row(Mapping[str, Any]):
         self.entry = entry
         self.result: Result | None = record.result if record.state is State.SUCCEEDED else None
         self.clip = self.result or _NoFile
+        self._expectation: _Expectation | None = None
 
     def __getitem__(self, key: str) -> Any:
         return self.KEYS[key](self)
@@ -149,6 +150,13 @@ class Row(Mapping[str, Any]):
     def complete(self) -> dict[str, Any]:
         """Return all values."""
         return {key: value_of(self) for key, value_of in self.KEYS.items()}
+
+    @property
+    def expectation(self) -> _Expectation:
+        """What is expected of a generation of the job."""
+        if self._expectation is None:
+            self._expectation = self.context.expected(self.job)
+        return self._expectation
 
     @property
     def state(self) -> str:
@@ -346,7 +354,7 @@ def _times(row: Row) -> dict[str, Any]:
         ("download_s", last.completed_at, ended_at),
         ("total_s", attempts[0].submitted_at, ended_at),
     )
-    times = {"expected_s": row.context.expected(record.job).time_s}
+    times = {"expected_s": row.expectation.time_s}
     for name, start, end in phases:
         # Unknown if a time is unknown, or if the wall clock was set back.
         times[name] = None if start is None or end is None or end < start else number(end - start)
@@ -456,7 +464,7 @@ Row.KEYS = {
     "position": attrgetter("entry.position"),
     **EarlierRow.KEYS,
     "verdict": _verdict,
-    "estimate": lambda row: {**row.context.expected(row.job).estimate},
+    "estimate": lambda row: {**row.expectation.estimate},
     "times": _times,
     "priority": attrgetter("entry.priority"),
     "tags": lambda row: _sorted(row.entry.tags) if row.entry and row.entry.tags else {},

@@ -192,6 +192,20 @@ def test_a_stopped_run_gives_its_reason_at_each_remaining_job() -> None:
     assert "same command" in row["error"]["hint"]
 
 
+def test_jobs_that_differ_in_a_parameter_of_the_price_list_have_their_own_estimates() -> None:
+    model = registry.default_model().name
+    rates = [{"credits_per_s": 100.0, "when": {"speed": "slow"}}, {"credits_per_s": 300.0, "when": {"speed": "fast"}}]
+    prices = {"as_of": NOW, "source": "x", "version": "1", "rates": {model: rates}}
+    run = replace(RUN, settings_json=json.dumps({"price_list": prices, "assume_length_s": 2.0}))
+    waiting = [
+        replace(item, job=replace(item.job, model=model, params={"resolution": "480p", "speed": speed}))
+        for speed in ("slow", "fast", "slow")
+        for item in [record(f"{speed}", State.PENDING)]
+    ]
+    estimates = [row["estimate"]["credits"] for row in built(snapshot(*waiting, run=run))["jobs"]]
+    assert estimates == [200, 600, 200]
+
+
 def test_a_job_in_doubt_names_the_ways_to_settle_it_and_their_cost() -> None:
     error = built(snapshot(ALL[2]))["jobs"][0]["error"]
     assert (error["kind"], error["message"]) == ("timeout", "no answer")
