@@ -22,5 +22,5 @@ def test_a_checksum_is_the_one_that_existing_journals_have(table: str, values: t
     assert checksum(table, values) == stored
 
 
-def test_values_that_sqlite_stores_alike_have_the_same_checksum() -> None:
+def test_values_that_sqlite_stores_as_one_value_have_one_checksum() -> None:
     assert checksum("files", (0, 1, None)) == checksum("files", (-0.0, True, nan))
