@@ -60,7 +60,7 @@ def test_the_demo_writes_clips_and_a_report(tmp_path: Path) -> None:
     assert all(f"{name}.mp4" in page for name in short_sides_px)
     assert {path.name for path in tmp_path.iterdir()} == {"output"}, "no file is written elsewhere"
 
-    again = execute("run", DEMO, cwd=tmp_path)
+    again = call("run", DEMO, cwd=tmp_path)
     assert again.returncode == 0
     assert len(_embedded_ledger(out, "accepted")) == 3, "finished work is not repeated"
     verified = execute("verify", out, cwd=tmp_path)
