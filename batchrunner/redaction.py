@@ -154,11 +154,14 @@ class Redactor:
         return (self.text(text) if _finds(self._sent, clean) else clean).encode("utf-8", "replace")
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers of a reply with redacted values, and with their names in lower case."""
-        values: Iterable[str] = headers.values()
-        if _finds(self._sent, "\n".join(values)):  # no secret spans two of them
-            values = [_stripped(self._sent, value) for value in values]
-        return dict(zip(map(str.lower, headers), values, strict=True))
+        """Return the headers of a reply with redacted values, and with their names in lower case.
+
+        headers: may have a name several times. The last value counts.
+        """
+        found = {name.lower(): value for name, value in headers.items()}
+        if _finds(self._sent, "\n".join(found.values())):  # no secret spans two of them
+            return {name: _stripped(self._sent, value) for name, value in found.items()}
+        return found
 
     def fault(self, error: CallError) -> None:
         """Redact the message and hint of `error`."""

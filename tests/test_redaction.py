@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from batchrunner.errors import ServiceFault
 from batchrunner.redaction import MARK, Redactor, error_text, is_secret_name
@@ -113,6 +114,12 @@ def test_headers_have_names_in_lower_case_and_values_without_secrets() -> None:
     headers = {"X-Inference-Id": "G:1", "Location": f"/?key={quote(KEY)}"}
     assert KNOWN.headers(headers) == {"x-inference-id": "G:1", "location": f"/?key={MARK}"}
     assert KNOWN.headers({"Date": "today"}) == {"date": "today"}
+
+
+def test_a_header_may_be_repeated() -> None:
+    headers = CIMultiDict([("Vary", "a"), ("Location", f"/?key={quote(KEY)}"), ("vary", KEY)])
+    assert KNOWN.headers(headers) == {"vary": MARK, "location": f"/?key={MARK}"}
+    assert KNOWN.headers(CIMultiDict([("Date", "1"), ("date", "2"), ("Age", "3")])) == {"date": "2", "age": "3"}
 
 
 def test_a_reply_stays_json_and_its_used_values_are_unchanged() -> None:

@@ -279,6 +279,17 @@ def test_a_cookie_set_by_a_redirect_is_returned_to_its_host(bench: Bench, clip: 
     assert "cookie" not in host.seen[-1], "it lasts as long as its download"
 
 
+def test_a_header_may_be_repeated(bench: Bench, clip: bytes) -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        reply = web.Response(body=clip)
+        for name in ("Set-Cookie", "Vary", "Server", "ETag"):
+            reply.headers.extend({name: "a"})
+            reply.headers.add(name, "b")
+        return reply
+
+    assert_whole(bench.fetch(Host(clip, answer=answer)), clip)
+
+
 def test_more_than_a_hundred_downloads_run_at_once(bench: Bench, clip: bytes) -> None:
     all_started, here = asyncio.Event(), 0
 

@@ -687,6 +687,7 @@ ODD_REPLIES = {
     "broken chunks": CHUNKED + b"\r\nzz\r\n",
     "a long field": b"HTTP/1.1 200 OK\r\nX: " + b"y" * 60_000 + b"\r\n" + LENGTH + b"\r\n" + NAMED,
     "many fields": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + LENGTH + b"\r\n" + NAMED,
+    "repeated fields": b"HTTP/1.1 200 OK\r\nDate: x\r\nDate: y\r\nETag: a\r\netag: b\r\n" + LENGTH + b"\r\n" + NAMED,
     "a broken field": b"HTTP/1.1 200 OK\r\nBroken\r\n" + LENGTH + b"\r\n" + NAMED,
     "an unknown coding": b"HTTP/1.1 200 OK\r\nContent-Encoding: utf-8\r\n" + LENGTH + b"\r\n" + NAMED,
 }
