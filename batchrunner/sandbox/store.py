@@ -16,7 +16,7 @@ import fcntl
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib import resources
 from pathlib import Path
 from typing import IO, Any
@@ -114,7 +114,8 @@ class Store:
 
     def close(self) -> None:
         """Close the ledger and release the lock."""
-        self._file.close()
+        with suppress(OSError):  # an event of a full disk: its call has failed already
+            self._file.close()
         self._lock.close()
 
 

@@ -3,6 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from batchrunner.sandbox.store import Store
 
 
@@ -18,3 +20,13 @@ def test_equal_concurrent_inputs_are_all_stored(tmp_path: Path) -> None:
             assert (tmp_path / "inputs" / f"input-{number}").stat().st_size == len(data)
     store.close()
     assert not list((tmp_path / "inputs").glob("*.part"))
+
+
+def test_a_store_on_a_full_disk_can_be_closed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store._file.close()
+    store._file = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115 (the store closes it)
+    with pytest.raises(OSError, match="No space"):
+        store.append({"at": 1})
+    store.close()
+    Store(tmp_path).close()
