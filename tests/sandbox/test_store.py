@@ -1,5 +1,6 @@
 """What the sandbox stores on disk."""
 
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,9 +25,12 @@ def test_equal_concurrent_inputs_are_all_stored(tmp_path: Path) -> None:
 
 def test_a_store_on_a_full_disk_can_be_closed(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store._file.close()
-    store._file = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115 (the store closes it)
-    with pytest.raises(OSError, match="No space"):
-        store.append({"at": 1})
-    store.close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # writes fail, as on a full disk
+    try:
+        with pytest.raises(OSError, match="too large"):
+            store.append({"at": 1})
+        store.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     Store(tmp_path).close()

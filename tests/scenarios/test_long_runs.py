@@ -115,9 +115,7 @@ def test_out_of_credits_pauses_and_a_top_up_continues_the_batch(tmp_path: Path) 
         assert health(sim, "submit") == ["paused", "fine"]
         assert sim.report["totals"]["failed"] == 0
         refused = [event["at"] for event in submissions(sim) if event["event"] == "refused"]
-        waits = [
-            later - earlier for earlier, later in pairwise(refused[4:])
-        ]  # each is a part of its interval, by chance
+        waits = [later - earlier for earlier, later in pairwise(refused[4:])]  # each is a random part of its interval
         assert sum(waits[:5]) < sum(waits[-5:]), "one submission probes at growing intervals"
         assert 4 < len(refused) <= 4 + 18
 
