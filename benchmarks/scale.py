@@ -22,7 +22,7 @@ from pathlib import Path
 
 from harness import results, scale_page
 from harness.instant import CLIP_BYTES, Instant, instant
-from harness.measured import Cost, child_environment, measured
+from harness.measured import Cost, child_environment, measured, settle
 from harness.racers import SCRIPTS, Work
 
 CAP = 64
@@ -68,6 +68,8 @@ def main() -> int:
     try:
         with instant(work / "service") as service:
             bench = Bench(service, work, options.without)
+            if not options.smoke:
+                settle()
             for jobs in options.jobs if options.smoke else in_turn(options.jobs):
                 found.setdefault(jobs, []).append(one(bench, jobs))
             longest = callbacks(bench, options.jobs[0] if options.smoke else CALLBACK_JOBS)
@@ -135,9 +137,10 @@ def row_memory(
 
 
 def _new_run(bench: Bench, jobs: int) -> tuple[str, ...]:
-    """Write a manifest, remove all clips, and return the command that runs it."""
-    shutil.rmtree(bench.work / "jobs", ignore_errors=True)
-    shutil.rmtree(bench.clips, ignore_errors=True)
+    """Write a manifest, move the clips of the run before away, and return the command that runs it."""
+    for old in (bench.work / "jobs", bench.clips):
+        if old.exists():  # removed at the end: new files would cost more after that (`harness.measured.settle`)
+            old.rename(Path(tempfile.mkdtemp(dir=bench.work)) / old.name)
     manifest = Work.write(bench.work / "jobs", jobs).root / "manifest.jsonl"
     calls = ("--uploads", str(CAP), "--downloads", str(CAP), "--poll-interval", "1ms", "--no-progress")
     return ("run", str(manifest), "--output", str(bench.clips), "--concurrency", str(CAP), *calls)
