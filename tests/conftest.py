@@ -129,16 +129,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _in_blocks(slow: list[pytest.Item], quick: list[pytest.Item], workers: int) -> list[pytest.Item]:
-    """Order tests so that the block of each worker has its share of the slow ones, and then a part of the others.
+    """Order tests so that the block of each worker has its share of the slow ones, and a part of the others.
 
-    The tests of a module stay together: nearly every fixture of a module is made by one worker only.
+    Most slow tests wait for processes. So every second worker computes meanwhile: it runs its slow ones after half of
+    the others. The tests of a module stay together: nearly every fixture of a module is made by one worker only.
     """
     left, ordered = len(slow) + len(quick), list[pytest.Item]()
     others = iter(quick)
     for worker in range(workers):
         size = left // (workers - worker)  # as xdist divides them
         share = slow[worker::workers]
-        ordered += [*share, *islice(others, size - len(share))]
+        further = list(islice(others, size - len(share)))
+        first = len(further) // 2 if worker % 2 else 0
+        ordered += [*further[:first], *share, *further[first:]]
         left -= size
     return ordered
 
