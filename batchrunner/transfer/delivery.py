@@ -29,7 +29,8 @@ from batchrunner.transfer.downloader import Fetched, file_sha256, result_of
 
 _UNNAMED = "a result could not be given its name"
 _SMALL_BYTES = 1 << 20
-_STATE = struct.Struct("<QqQ")  # size, time of the last change in ns, inode
+_LOW_BITS = (1 << 64) - 1
+_STATE = struct.Struct("<QQQ")  # size, the low 64 bits of the time of the last change in ns, inode
 
 
 class DeliveredClips(Protocol):
@@ -403,7 +404,7 @@ def _file_state(path: Path | str) -> bytes | None:
     They are packed, because a run keeps them for each clip.
     """
     state = _plain_file(path)
-    return None if state is None else _STATE.pack(state.st_size, state.st_mtime_ns, state.st_ino)
+    return None if state is None else _STATE.pack(state.st_size, state.st_mtime_ns & _LOW_BITS, state.st_ino)
 
 
 def _size(path: Path) -> int | None:
