@@ -1,7 +1,8 @@
 """The entry point of `batchrunner` and of `python -m batchrunner`.
 
 Nothing is imported before Ctrl-C is silent. While the command is being loaded, Ctrl-C ends the process as it ends any
-other program; after that the command reports what was interrupted. File names are UTF-8 in every locale.
+other program; after that the command reports what was interrupted. Once it has ended, Ctrl-C ends the process at once,
+with the command's status. File names are UTF-8 in every locale.
 """
 
 import atexit
@@ -29,6 +30,8 @@ def main() -> None:
         command()
     except SystemExit as error:
         end.status = error.code
+        if speaks:
+            signal.signal(signal.SIGINT, end.at_once)
         raise
 
 

@@ -90,7 +90,12 @@ class ProcessEnd:
 
     def at_exit(self) -> None:
         """End the process if the library for buckets is loaded and the command has ended."""
-        if isinstance(self.status, int) and "obstore" in sys.modules:
+        if "obstore" in sys.modules:
+            self.at_once()
+
+    def at_once(self, *_: object) -> None:
+        """End the process if the command has ended. Also a handler of a signal that comes while exit handlers run."""
+        if isinstance(self.status, int):
             flush_streams()
             os._exit(self.status)
 

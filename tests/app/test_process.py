@@ -193,3 +193,18 @@ main()
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, "handlers run" in ended.stdout) == (status, True), ended.stderr
+
+
+def test_a_signal_after_the_end_of_the_command_changes_neither_output_nor_status() -> None:
+    script = """
+import atexit, os, signal, sys, time
+from batchrunner.__main__ import main
+atexit.register(time.sleep, 60)
+atexit.register(os.kill, os.getpid(), signal.SIGINT)  # runs first
+sys.argv[1:] = ["validate", "missing.yaml"]
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
+    assert ended.returncode == 2
+    assert "no such file" in ended.stderr
+    assert "Traceback" not in ended.stderr
