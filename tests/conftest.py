@@ -139,7 +139,7 @@ def _in_blocks(slow: list[pytest.Item], quick: list[pytest.Item], workers: int) 
     for worker in range(workers):
         size = left // (workers - worker)  # as xdist divides them
         share = slow[worker::workers]
-        further = list(islice(others, size - len(share)))
+        further = list(islice(others, max(0, size - len(share))))
         first = len(further) // 2 if worker % 2 else 0
         ordered += [*further[:first], *share, *further[first:]]
         left -= size
