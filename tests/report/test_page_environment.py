@@ -1,7 +1,11 @@
 """Texts of the page: escaped and printable, one by one and all texts of a card at once."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from jinja2 import Environment, nodes
+
+from batchrunner import report
 from batchrunner.formatting import printable
 from batchrunner.report.page_environment import page_environment, page_texts
 
@@ -54,3 +58,28 @@ def test_a_block_without_autoescape_writes_texts_as_they_are() -> None:
 def test_a_block_without_autoescape_has_no_missing_value() -> None:
     with pytest.raises(KeyError):
         rendered("{% autoescape false %}{{ card.b }}{% endautoescape %}", card={"a": "x"})
+
+
+def test_a_block_without_autoescape_writes_only_values_of_cards() -> None:
+    """Other values are not escaped before, and a stranger's text in the page could be a program."""
+    tree = Environment(autoescape=True).parse((Path(report.__file__).parent / "report.html.j2").read_text("utf-8"))
+    blocks = list(tree.find_all(nodes.ScopedEvalContextModifier))
+    assert blocks
+    for block in blocks:
+        loops = list(block.find_all(nodes.For))
+        assert {_root(loop.iter) for loop in loops} == {"cards", "card"}
+        bound = {
+            name.name
+            for loop in loops
+            for name in (loop.target, *loop.target.find_all(nodes.Name))
+            if isinstance(name, nodes.Name)
+        }
+        written = {name.name for output in block.find_all(nodes.Output) for name in output.find_all(nodes.Name)}
+        assert written <= bound
+
+
+def _root(value: nodes.Node) -> str:
+    while isinstance(value, nodes.Getattr):
+        value = value.node
+    assert isinstance(value, nodes.Name)
+    return value.name
