@@ -1,4 +1,4 @@
-"""Count Python calls per job, by thread and part: batchrunner, the bare loop, and the bare loop with the promises.
+"""Count Python calls per job, by thread and part: batchrunner, the bare loop, and the floors of its promises.
 
     python benchmarks/calls.py                        # a minute; writes its section of RESULTS.md
     python benchmarks/calls.py --before COMMIT        # and batchrunner at this commit
@@ -21,7 +21,7 @@ from harness import results
 from harness.instant import Instant, instant
 from harness.measured import allow_files
 from harness.packages import unpacked
-from harness.racers import BARE, FLOOR, OURS, SCRIPTS, Racer, Work, at_commit
+from harness.racers import BARE, COMPLETE, FLOOR, OURS, SCRIPTS, Racer, Work, at_commit
 from harness.runs import run
 
 CAP = 64
@@ -53,7 +53,7 @@ def main() -> int:
     options = _options()
     allow_files()
     work = Path(tempfile.mkdtemp(prefix="calls-"))
-    racers = [BARE, FLOOR, OURS]
+    racers = [BARE, FLOOR, COMPLETE, OURS]
     try:
         if options.before:
             racers += at_commit(options.before, unpacked(options.before, work / "before"))[:1]

@@ -40,6 +40,10 @@ def _bare(*extras: str) -> tuple[str, ...]:
     return ("{python}", "{scripts}/bare.py", "{lines}", "{clips}", "{cap}", *extras)
 
 
+def _complete(*extras: str) -> tuple[str, ...]:
+    return ("{python}", "{scripts}/complete.py", "{manifest}", "{clips}", "{cap}", *extras)
+
+
 def _ours(without: str, *options: str) -> tuple[str, ...]:
     run = ("run", "{manifest}", "--output", "{clips}", "--concurrency", "{cap}", "--poll-interval", "1ms")
     calls = ("--uploads", "{calls}", "--downloads", "{calls}")
@@ -52,10 +56,10 @@ BARE = Racer("bare aiohttp loop, no bookkeeping", _bare())
 # Compared with the bare loop, which decodes no frame either.
 OURS = Racer("batchrunner without posters and decode check", _ours("posters,decode", "--no-progress"))
 WHOLE = Racer("batchrunner", _ours("-", "--no-progress"))
-FLOOR = Racer("bare loop + all three: the floor of the promises", _bare("own", "durable", "journal"))
-FLOOR_WHOLE = Racer(
-    "bare loop + all three + decode check: the floor with everything on", _bare("own", "durable", "journal", "decode")
-)
+FLOOR = Racer("bare loop + all three: the floor of three promises", _bare("own", "durable", "journal"))
+FLOOR_WHOLE = Racer("bare loop + all three + decode check", _bare("own", "durable", "journal", "decode"))
+COMPLETE = Racer("all promises, one program for these jobs: the complete floor", _complete())
+COMPLETE_WHOLE = Racer("the complete floor + decode check", _complete("decode"))
 # The cost of single steps: the savings without one step, and without all of them.
 LEFT_OUT = {
     "report": "report",
@@ -90,6 +94,8 @@ RACERS = (
     Racer("bare loop + four rows per job in a journal, flushed", _bare("journal"), step=True),
     FLOOR,
     FLOOR_WHOLE,
+    COMPLETE,
+    COMPLETE_WHOLE,
     Racer("bare loop + decode check", _bare("decode"), step=True),
     Racer(
         "asyncio script in the OpenAI cookbook's style",
@@ -130,7 +136,8 @@ def at_commit(commit: str, package: Path) -> tuple[Racer, ...]:
     )
 
 
-SMOKE = tuple(racer for racer in RACERS if racer.name.startswith(("bare aiohttp", "batchrunner", "asyncio script")))
+_SMOKE = ("bare aiohttp", "batchrunner", "asyncio script", "all promises")
+SMOKE = tuple(racer for racer in RACERS if racer.name.startswith(_SMOKE))
 
 
 @dataclass(frozen=True, slots=True)
