@@ -303,12 +303,12 @@ def report(jobs: list[Job], folder: Path) -> None:
         "report.html": "<ul>" + "".join(cards) + "</ul>",
     }
     for name, content in texts.items():
-        part = folder / f"{name}.part"
-        with part.open("w") as file:
+        partial = folder / f"{name}.part"
+        with partial.open("w") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(folder / name)
+        partial.replace(folder / name)
 
 
 async def main(jobs: list[Job], clips: Path, at_once: int, extras: list[str]) -> None:

@@ -14,6 +14,7 @@ _HEADS = (
     "contender", "jobs x rounds", "CPU, of the bare loop's", "throughput, of the bare loop's",
     "CPU ms per job", "jobs/s", "peak MiB", "service's CPU ms per job",
 )  # fmt: skip
+_COMPARED = (BARE, OURS, WHOLE, FLOOR, FLOOR_WHOLE, COMPLETE, COMPLETE_WHOLE)
 MAIN_CAP = 64
 CAPS = (8, MAIN_CAP, 512)
 MOST_CPU = {8: 4.5, MAIN_CAP: 2.8}  # of the bare loop's, decoding no frame, by cap: the bars
@@ -50,11 +51,7 @@ def tables(rows: Sequence[Row]) -> str:
         here = [row for row in rows if row.cap == cap]
         sections.append(f"\n### {cap} in flight\n\n{_table([row for row in here if not row.racer.step])}")
         if any(row.racer.step for row in here):
-            lines = [
-                row
-                for row in here
-                if row.racer in (BARE, OURS, WHOLE, FLOOR, FLOOR_WHOLE, COMPLETE, COMPLETE_WHOLE) or row.racer.step
-            ]
+            lines = [row for row in here if row.racer in _COMPARED or row.racer.step]
             sections.append(f"\n#### The cost of single steps, {cap} in flight\n\n{_table(lines)}")
     return "".join(sections)
 
