@@ -64,11 +64,13 @@ async def _fetch_missing_clips(engine: Engine, store: ResultStore, records: JobR
     for is_last in (False, True):
         try:
             missing = await store.look_again(records.view)
+            if not missing:
+                return
             await engine.settle(missing)
         except LocalFault as fault:
             engine.stop(StopReason(fault.kind, f"the delivered clips could not be checked: {fault.message}"))
             return
-        if missing and not is_last:
+        if not is_last:
             await engine.follow_again(missing)
         for fingerprint in missing:
             fetched = records[fingerprint].state is State.SUCCEEDED

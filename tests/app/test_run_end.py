@@ -12,7 +12,7 @@ from batchrunner.app.run_end import final_status, last_words, uncopied_reports
 from batchrunner.engine.job_records import JobRecords
 from batchrunner.errors import CallError, ExitStatus, JournalError, LocalFault, NetworkFault
 from batchrunner.job import Move, Record, Snapshot, State
-from batchrunner.plan.endings import StopReason
+from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.report import writer
 from batchrunner.storage.run_directory import RunDir
 from tests.conftest import NOW, make_entries, make_record, make_run
@@ -35,17 +35,26 @@ class StoredJournal:
 
 
 class Clips:
+    """A store. missing: the jobs whose clips are missing, by look."""
+
+    def __init__(self, *missing: str) -> None:
+        self.looks = 0
+        self._missing = missing
+
     async def look_again(self, _: object) -> dict[str, Any]:
-        return {}
+        self.looks += 1
+        return dict.fromkeys(self._missing[self.looks - 1 : self.looks])
 
 
-def status_of(records: JobRecords, stored: Record | None, stopped: StopReason) -> ExitStatus:
-    async def settle(_: object) -> None:
+def status_of(
+    records: JobRecords, stored: Record | None, stopped: StopReason, clips: Clips | None = None
+) -> ExitStatus:
+    async def accept(_: object) -> None:
         pass
 
-    engine: Any = SimpleNamespace(stopped=stopped, settle=settle)
+    engine: Any = SimpleNamespace(stopped=stopped, settle=accept, follow_again=accept)
     journal: Any = StoredJournal(stored)
-    store: Any = Clips()
+    store: Any = clips or Clips()
     return asyncio.run(final_status(str, engine, store, journal, records, [SUBMITTING.job.fingerprint]))
 
 
@@ -65,6 +74,14 @@ def test_after_a_failed_save_the_exit_status_follows_the_journal(stored: Record 
 def test_without_a_failed_save_the_journal_is_not_read_again() -> None:
     records = Stepping(REFUSED).context.records
     assert status_of(records, SUBMITTING, StopReason("disk_error", "")) is ExitStatus.FAILED
+
+
+def test_the_delivered_clips_are_checked_a_second_time_only_if_one_was_missing() -> None:
+    job = SUBMITTING.job.fingerprint
+    for missing, looks in (((), 1), ((job,), 2), ((job, job), 2)):
+        clips = Clips(*missing)
+        status_of(Stepping(REFUSED).context.records, None, NO_REASON, clips)
+        assert clips.looks == looks, missing
 
 
 @pytest.mark.parametrize(
