@@ -35,6 +35,7 @@ class DiskSpaceGuard:
         self._largest_bytes = max((record.result.size_bytes for record in records if record.result), default=0)
         self._free_bytes: int | None = 0
         self._free_inodes: int | None = 0
+        self._limit_bytes: int | None = None  # of a file
         self._asked_at = float("-inf")  # monotonic, s
 
     def on_event(self, event: Event) -> None:
@@ -57,7 +58,7 @@ class DiskSpaceGuard:
             except OSError as error:
                 message = f"the disk of {self._folder} does not report its free space: {error.strerror}"
                 return StopReason("disk_error", message)
-            self._asked_at = now
+            self._asked_at, self._limit_bytes = now, durable_files.largest_file_bytes()
             if self._free_bytes is not None:
                 self._free_bytes = max(0, self._free_bytes - self._log_to_come_bytes())
         clip_bytes = self._largest_bytes or _LIKELY_BYTES
@@ -78,7 +79,7 @@ class DiskSpaceGuard:
         return StopReason("inodes", f"{reason} and one more")
 
     def _over_limit(self, clip_bytes: int) -> StopReason:
-        limit_bytes = durable_files.largest_file_bytes()
+        limit_bytes = self._limit_bytes
         if limit_bytes is None:
             return NO_REASON
         largest_bytes = max(clip_bytes, _size(self._journal) + LOG_BYTES)

@@ -125,3 +125,19 @@ def test_a_file_size_limit_counts_as_missing_space(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=limit_bytes: (soft, resource.RLIM_INFINITY))
         lack = DiskSpaceGuard(Path(), Hand(), known).lacks(1)
         assert ("ulimit -f" in lack) == (not enough), lack
+
+
+def test_the_file_size_limit_is_asked_again_after_a_second(monkeypatch: pytest.MonkeyPatch, free: list[int]) -> None:
+    free[0] = 1 << 40
+    asked = []
+
+    def limit(kind: int) -> tuple[int, int]:
+        asked.append(kind)
+        return 1, 1
+
+    monkeypatch.setattr(resource, "getrlimit", limit)
+    clock = Hand()
+    guard = DiskSpaceGuard(Path(), clock, [])
+    for clock.time_s in (0.0, 0.5, 0.9, 1.0):
+        assert "ulimit -f" in guard.lacks(1)
+    assert len(asked) == 2
