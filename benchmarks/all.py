@@ -17,7 +17,7 @@ from pathlib import Path
 from harness import fetchers, racers, results
 
 WITH_PEERS = ("overhead", "downloads")
-WITH_BEFORE = ("overhead", "calls", "downloads", "slow_links")
+WITH_BEFORE = ("overhead", "calls", "downloads", "slow_links", "scale")
 
 
 def main() -> int:

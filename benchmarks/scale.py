@@ -1,13 +1,14 @@
 """Measure whether batchrunner slows down with many jobs: batches of 2,000 to 100,000 jobs through an instant service.
 
     python benchmarks/scale.py                  # a quarter of an hour; writes its part of RESULTS.md, and scale.svg
+    python benchmarks/scale.py --before COMMIT  # and batchrunner at this commit: the largest batch, and the rest
     python benchmarks/scale.py --jobs 2000 5000
     python benchmarks/scale.py --smoke          # 200 and 400 jobs; writes nothing
 
 After each batch, the same command runs again (nothing to do), then `status` and `report`. The smallest batch is run
-three times, also in between and at the end, because the others are compared with it. Then follow the longest callback
-of the event loop at 10,000 jobs, and the memory per row of `validate` and `plan`. Exit status: 0 if every command
-succeeded and all clips were delivered.
+three times, also in between and at the end, because the others are compared with it. Then follow the first screen of
+the largest batch, the longest callback of the event loop at 10,000 jobs, and the memory per row of `validate` and
+`plan`. Exit status: 0 if every command succeeded and all clips were delivered.
 """
 
 import argparse
@@ -17,18 +18,20 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import results, scale_page
 from harness.instant import CLIP_BYTES, Instant, instant
 from harness.measured import Cost, child_environment, measured, settle
+from harness.packages import environment, unpacked
 from harness.racers import SCRIPTS, Work
 
 CAP = 64
 STATUS_RUNS = 3  # at `status`; the median counts
 JOURNAL = "journal"  # prefix of its file names
 CALLBACK_JOBS = 10_000
+PLAIN = "--no-progress"
 # Command, file name of the manifest, further options, and the two numbers of rows whose difference counts.
 MEMORY = (
     ("validate", "rows.jsonl", (), (50_000, 250_000)),
@@ -41,21 +44,25 @@ SMOKE_ROWS = (400, 800)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The service, the working directory, and the steps that batchrunner omits, as for `contenders/without.py`."""
+    """The service, the working directory, and the steps that batchrunner omits, as for `contenders/without.py`.
+
+    package: batchrunner's files at another commit; None for the working tree.
+    """
 
     service: Instant
     work: Path
     without: str
+    package: Path | None = None
 
     @property
     def clips(self) -> Path:
         return self.work / "clips"
 
-    def command(self, *arguments: str, script: tuple[str, ...] = ("without.py",)) -> Cost:
+    def command(self, *arguments: str, script: tuple[str, ...] = ("without.py",), terminal: bool = False) -> Cost:
         """Run one command of batchrunner as a process. script: of `contenders`, with its own arguments."""
         argv = [sys.executable, str(SCRIPTS / script[0]), *script[1:], self.without, *arguments]
-        environment = child_environment(AIMLAPI_BASE_URL=self.service.url, AIMLAPI_KEY="sandbox")
-        cost = measured(argv, self.work, environment, self.work / "log")
+        own = {"AIMLAPI_BASE_URL": self.service.url, "AIMLAPI_KEY": "sandbox", **environment(self.package)}
+        cost = measured(argv, self.work, child_environment(**own), self.work / "log", terminal=terminal)
         if cost.status:
             sys.exit(f"{' '.join(arguments)}: exit {cost.status}: {(self.work / 'log').read_text()[-2000:]}")
         return cost
@@ -64,27 +71,48 @@ class Bench:
 def main() -> int:
     options = _options()
     work = Path(tempfile.mkdtemp(prefix="scale-", dir=options.work))
-    found: dict[int, list[scale_page.Row]] = {}
     try:
         with instant(work / "service") as service:
-            bench = Bench(service, work, options.without)
+            benches = [Bench(service, work, options.without)]
+            if options.before:
+                benches.append(replace(benches[0], package=unpacked(options.before, work / "before")))
             if not options.smoke:
                 settle()
-            for jobs in options.jobs if options.smoke else in_turn(options.jobs):
-                found.setdefault(jobs, []).append(one(bench, jobs))
-            longest = callbacks(bench, options.jobs[0] if options.smoke else CALLBACK_JOBS)
-            memory = [row_memory(bench, *case, smoke=options.smoke) for case in MEMORY]
+            rows, before = batches(benches, options)
+            further = [beyond(bench, options) for bench in benches]
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    rows = [min(item, key=lambda row, all_=item: _off(row, all_)) for item in found.values()]
-    _say(scale_page.tables(rows))
-    _say(scale_page.loop_and_memory(longest, memory))
+    results_of = scale_page.Results(rows, before, further[0], further[1] if options.before else None)
+    _say(scale_page.tables(results_of))
     if not options.smoke:
         (results.FOLDER / "scale.svg").write_text(scale_page.plot(rows))
-        text = scale_page.section(rows, service.kind, CAP, options.without, scale_page.loop_and_memory(longest, memory))
-        results.put("scale", text, [*scale_page.bars(rows), *scale_page.further_bars(longest, memory)])
+        text = scale_page.section(results_of, service.kind, CAP, options.without)
+        results.put("scale", text, scale_page.bars(results_of))
         _say(f"written: {results.PAGE}")
     return 0
+
+
+def batches(
+    benches: Sequence[Bench], options: argparse.Namespace
+) -> tuple[list[scale_page.Row], scale_page.Row | None]:
+    """Run the batches. Return a row per size, and that of the largest batch at the earlier commit."""
+    found: dict[int, list[scale_page.Row]] = {}
+    before = None
+    for jobs in options.jobs if options.smoke else in_turn(options.jobs):
+        found.setdefault(jobs, []).append(one(benches[0], jobs))
+        if jobs == max(options.jobs) and benches[1:]:
+            before = one(benches[1], jobs)
+    return [min(item, key=lambda row, all_=item: _off(row, all_)) for item in found.values()], before
+
+
+def beyond(bench: Bench, options: argparse.Namespace) -> scale_page.Beyond:
+    """Return the first screen, the longest callbacks, and the memory of reading a manifest."""
+    largest = max(options.jobs)
+    return scale_page.Beyond(
+        first_screen(bench, largest),
+        callbacks(bench, options.jobs[0] if options.smoke else CALLBACK_JOBS),
+        [row_memory(bench, *case, smoke=options.smoke) for case in MEMORY],
+    )
 
 
 def in_turn(sizes: Sequence[int]) -> list[int]:
@@ -109,6 +137,16 @@ def one(bench: Bench, jobs: int) -> scale_page.Row:
     row = scale_page.Row(jobs, batch, again, status_costs[STATUS_RUNS // 2], report, sizes(bench.clips))
     _say(f"  again {again.cpu_s:.2f} s of CPU, status {row.status.wall_s:.2f} s, report {report.cpu_s:.2f} s of CPU")
     return row
+
+
+def first_screen(bench: Bench, jobs: int) -> scale_page.FirstScreen:
+    """Return the CPU time until a batch's first screen is drawn, and that of its validation."""
+    run, report = _new_run(bench, jobs), bench.work / "first_screen.txt"
+    validation = bench.command("validate", run[1])
+    bench.command(
+        *(option for option in run if option != PLAIN), script=("first_screen.py", str(report)), terminal=True
+    )
+    return scale_page.FirstScreen(jobs, float(report.read_text()), validation.cpu_s)
 
 
 def callbacks(bench: Bench, jobs: int) -> scale_page.Callbacks:
@@ -142,7 +180,7 @@ def _new_run(bench: Bench, jobs: int) -> tuple[str, ...]:
         if old.exists():  # removed at the end: new files would cost more after that (`harness.measured.settle`)
             old.rename(Path(tempfile.mkdtemp(dir=bench.work)) / old.name)
     manifest = Work.write(bench.work / "jobs", jobs).root / "manifest.jsonl"
-    calls = ("--uploads", str(CAP), "--downloads", str(CAP), "--poll-interval", "1ms", "--no-progress")
+    calls = ("--uploads", str(CAP), "--downloads", str(CAP), "--poll-interval", "1ms", PLAIN)
     return ("run", str(manifest), "--output", str(bench.clips), "--concurrency", str(CAP), *calls)
 
 
@@ -182,6 +220,7 @@ def _options() -> argparse.Namespace:
         help="steps that batchrunner omits; - for none. The clip is always the same, and the cost of decoding is "
         "stated separately [%(default)s]",
     )
+    parser.add_argument("--before", metavar="COMMIT", help="also measure batchrunner of this commit")
     parser.add_argument("--work", metavar="DIR", help="working directory; its disk is measured")
     parser.add_argument("--smoke", action="store_true", help="200 and 400 jobs, no page")
     options = parser.parse_args()
