@@ -38,12 +38,12 @@ class Clips:
     """A store. missing: the jobs whose clips are missing, by look."""
 
     def __init__(self, *missing: str) -> None:
-        self.looks = 0
+        self.count = 0
         self._missing = missing
 
     async def look_again(self, _: object) -> dict[str, Any]:
-        self.looks += 1
-        return dict.fromkeys(self._missing[self.looks - 1 : self.looks])
+        self.count += 1
+        return dict.fromkeys(self._missing[self.count - 1 : self.count])
 
 
 def status_of(
@@ -78,10 +78,10 @@ def test_without_a_failed_save_the_journal_is_not_read_again() -> None:
 
 def test_the_delivered_clips_are_checked_a_second_time_only_if_one_was_missing() -> None:
     job = SUBMITTING.job.fingerprint
-    for missing, looks in (((), 1), ((job,), 2), ((job, job), 2)):
+    for missing, count in (((), 1), ((job,), 2), ((job, job), 2)):
         clips = Clips(*missing)
         status_of(Stepping(REFUSED).context.records, None, NO_REASON, clips)
-        assert clips.looks == looks, missing
+        assert clips.count == count, missing
 
 
 @pytest.mark.parametrize(
