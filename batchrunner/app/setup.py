@@ -260,8 +260,7 @@ def _kept(setup: Setup, snapshot: Snapshot | None, clips: RunDirectoryClips) -> 
     """Return the clips that a run would move to the folder for kept files."""
     if snapshot is None:
         return ()
-    owners = {name: fingerprint for name, (fingerprint, _) in summary.placed(setup.rundir.journal).items()}
-    return kept_clips(setup.batch.entries, snapshot, owners, clips.size_bytes)
+    return kept_clips(setup.batch.entries, snapshot, summary.owners(setup.rundir.journal), clips.size_bytes)
 
 
 def _in_account(setup: Setup, plan: Plan, now: float) -> Found:

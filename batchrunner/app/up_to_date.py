@@ -16,8 +16,8 @@ from batchrunner.app.setup import Setup, run_of
 from batchrunner.events import Listener, Noticed, RunFinished, RunStarted
 from batchrunner.formatting import rfc3339
 from batchrunner.gc_pause import gc_paused
-from batchrunner.job import Entry, Run, State
-from batchrunner.journal.summary import Counts, Placed, count, lists, placed
+from batchrunner.job import Run, State
+from batchrunner.journal.summary import Counts, count, delivered, lists
 from batchrunner.journal.witness import Witness
 from batchrunner.plan.resume import take_up
 from batchrunner.plan.selection import unmatched_notices
@@ -56,7 +56,7 @@ def nothing_to_do(setup: Setup, service: str) -> Counts | None:
         return None
     if sum(counts.states.values()) != len(entries) or not lists(path, entries):
         return None
-    if not _clips_exist(setup.rundir.path, entries, placed(path), counts):
+    if not _clips_exist(setup.rundir.path, delivered(path), counts):
         return None
     hurried = setup.sandbox is not None and setup.sandbox.speed != 1
     is_current = _reports_exist(setup.rundir.path, counts.run, hurried=hurried) and not _reviewed_since(setup.rundir)
@@ -103,27 +103,27 @@ def _comparable(run: Run) -> tuple[Run, Mapping[str, object]]:
     return bare, {name: value for name, value in json.loads(run.settings_json).items() if name not in _DISPLAY_SETTINGS}
 
 
-def _clips_exist(root: Path, entries: Sequence[Entry], files: Mapping[str, Placed], counts: Counts) -> bool:
-    """Return whether each result exists under its name with its size, as `delivery.Store.settle` requires."""
+def _clips_exist(root: Path, files: Sequence[tuple[str, str, int]], counts: Counts) -> bool:
+    """Return whether each result exists under its name with its size, as `delivery.Store.settle` requires.
+
+    files: those that the journal has (`summary.delivered`).
+    """
     failed = {record.job.fingerprint for _, record in counts.listed}
-    size_bytes = 0
+    number = total_bytes = 0
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)  # looking names up relative to the run directory is faster
     try:
-        for entry in entries:
-            if entry.job.fingerprint not in failed:
-                name = entry.file
-                found = files.get(name)
-                if found is None or found[0] != entry.job.fingerprint:
-                    return False
+        for name, fingerprint, size_bytes in files:
+            if fingerprint not in failed:
                 status = os.lstat(name, dir_fd=folder)  # a Path for each file would double the time
-                if status.st_size != found[1] or not S_ISREG(status.st_mode):
+                if status.st_size != size_bytes or not S_ISREG(status.st_mode):
                     return False
-                size_bytes += found[1]
+                number += 1
+                total_bytes += size_bytes
     except OSError:
         return False
     finally:
         os.close(folder)
-    return size_bytes == counts.size_bytes
+    return (number, total_bytes) == (counts.states[State.SUCCEEDED], counts.size_bytes)
 
 
 def _has_quoted_charges(rundir: RunDir, counts: Counts) -> bool:

@@ -223,11 +223,19 @@ def attempt(row: Sequence[Any]) -> tuple[str, Attempt]:
     return fingerprint, Attempt(*values)
 
 
+def entry_values(entry: Entry) -> tuple[Any, ...]:
+    """Return the values of a row of ``entries`` without the checksum, in the order of ENTRY_COLUMNS."""
+    tags = _tags_json(entry.tags) if entry.tags else "{}"
+    return entry.position, entry.id, entry.job.fingerprint, tags, entry.priority, entry.output_name
+
+
+def _tags_json(tags: Mapping[str, str]) -> str:
+    return f"{{{','.join([f'{_text(name)}:{_text(tag)}' for name, tag in sorted(tags.items())])}}}"
+
+
 def entry_row(entry: Entry) -> tuple[Any, ...]:
     """Return a row of ``entries``, in the order of ENTRY_COLUMNS."""
-    tags = f"{{{','.join([f'{_text(name)}:{_text(tag)}' for name, tag in sorted(entry.tags.items())])}}}"
-    values = entry.position, entry.id, entry.job.fingerprint, tags, entry.priority, entry.output_name
-    return signed("entries", values)
+    return signed("entries", entry_values(entry))
 
 
 def entry(row: Sequence[Any], records: Mapping[str, Record]) -> Entry:

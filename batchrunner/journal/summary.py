@@ -54,10 +54,13 @@ _JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {{}}"
 _CLIPS = """state = 'succeeded' AND (json_extract(result_json, '$.quality') IS NOT NULL
 OR fingerprint IN (SELECT fingerprint FROM entries WHERE id IN (SELECT value FROM json_each(?))))"""
 _ENTRIES = f"{reader.GET_ENTRIES} WHERE fingerprint"
+_ENTRY_VALUES = f"SELECT {', '.join(rows.ENTRY_COLUMNS[:-1])} FROM entries ORDER BY position"
+_DELIVERED = """
+SELECT files.name, files.fingerprint, files.size_bytes FROM entries CROSS JOIN files
+ON files.name = iif(output_name = '', id, output_name) || '.mp4' AND files.fingerprint = entries.fingerprint
+ORDER BY position
+"""
 _TRIES = f"SELECT {', '.join(f'attempts.{name}' for name in rows.ATTEMPT_COLUMNS)} FROM jobs CROSS JOIN attempts"
-
-
-Placed = tuple[str, int]
 
 
 class AttemptGroup(NamedTuple):
@@ -107,11 +110,14 @@ def count(path: Path) -> Counts | None:
 
 
 def lists(path: Path, entries: Sequence[Entry]) -> bool:
-    """Return whether the journal's entries begin with these, in order. Raises JournalError."""
+    """Return whether the journal's entries begin with these, in order. Raises JournalError.
+
+    Equal values need no checksum.
+    """
 
     def same(connection: sqlite3.Connection) -> bool:
-        stored = connection.execute(f"{reader.GET_ENTRIES} ORDER BY position")
-        return all(map(eq, map(rows.entry_row, entries), stored))
+        stored = connection.execute(_ENTRY_VALUES)
+        return all(map(eq, map(rows.entry_values, entries), stored))
 
     return bool(journal.view(path, same))
 
@@ -121,11 +127,23 @@ def retakes(path: Path) -> tuple[Retake, ...]:
     return journal.view(path, reader.retakes) or ()
 
 
-def placed(path: Path) -> dict[str, Placed]:
-    """Return the result files by name: the job's fingerprint and the size in bytes. Raises JournalError."""
+def delivered(path: Path) -> list[tuple[str, str, int]]:
+    """Return the file of each entry, in order: name, the job's fingerprint, size in bytes. Raises JournalError.
 
-    def files(connection: sqlite3.Connection) -> dict[str, Placed]:
-        return {name: (placed.fingerprint, placed.size_bytes) for name, placed in reader.files(connection).items()}
+    Entries without a file of their job are left out. The checksums are not compared: the caller looks at the files.
+    """
+
+    def files(connection: sqlite3.Connection) -> list[tuple[str, str, int]]:
+        return connection.execute(_DELIVERED).fetchall()
+
+    return journal.view(path, files) or []
+
+
+def owners(path: Path) -> dict[str, str]:
+    """Return the job's fingerprint of each result file, by the file's name. Raises JournalError."""
+
+    def files(connection: sqlite3.Connection) -> dict[str, str]:
+        return {name: placed.fingerprint for name, placed in reader.files(connection).items()}
 
     return journal.view(path, files) or {}
 

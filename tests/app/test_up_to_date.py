@@ -189,6 +189,16 @@ def test_a_clip_that_the_journal_assigns_to_another_job_needs_a_run(tmp_path: Pa
     assert not is_done(setup)
 
 
+def test_clips_with_names_of_their_own_are_found(tmp_path: Path) -> None:
+    rows = [{**ROWS[0], "file": "{tags.who}/{id}-{resolution}"}, {**ROWS[1], "takes": 2}, ROWS[2]]
+    setup = loaded(tmp_path, rows)
+    (setup.rundir.path / "hero").mkdir(parents=True)
+    ran(setup)
+    assert is_done(setup)
+    (setup.rundir.path / "hero" / "a-480p.mp4").rename(setup.rundir.path / "a.mp4")
+    assert not is_done(setup)
+
+
 def test_a_clip_whose_size_differs_from_the_journal_needs_a_run(tmp_path: Path) -> None:
     setup = ran(loaded(tmp_path, ROWS))
     book = Journal(setup.rundir.journal, Inline(), Witness(setup.rundir.witness, Disk()))

@@ -14,7 +14,7 @@ import pytest
 from batchrunner.errors import LocalFault
 from batchrunner.job import Entry, Record, Result, State
 from batchrunner.journal.journal import Journal, read
-from batchrunner.journal.summary import placed
+from batchrunner.journal.summary import owners
 from batchrunner.media.decoder_pool import Here
 from batchrunner.plan.kept_clips import KeptClip, kept_clips
 from batchrunner.storage.durable_files import Disk
@@ -111,9 +111,8 @@ class House:
         snapshot = read(self.dir.journal)
         if snapshot is None:
             return ()
-        owners = {name: fingerprint for name, (fingerprint, _) in placed(self.dir.journal).items()}
         snapshot = replace(snapshot, records=self.records)
-        return kept_clips(entries, snapshot, owners, RunDirectoryClips(self.dir).size_bytes)
+        return kept_clips(entries, snapshot, owners(self.dir.journal), RunDirectoryClips(self.dir).size_bytes)
 
     def files(self) -> dict[str, bytes]:
         """Return the content of the run directory except for the private folder."""
