@@ -70,6 +70,13 @@ class LoopClock:
                 timer.cancel()
 
 
+class SystemClock(LoopClock):
+    """The clock of a run in real time. A real loop's time is the system's, so a reading needs no loop."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+
 class FastClock(LoopClock):
     """A clock that runs `speed` times as fast as the real one: the waits of a night take minutes.
 

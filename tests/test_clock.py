@@ -6,12 +6,22 @@ from typing import Any
 import async_solipsism
 import pytest
 
-from batchrunner.clock import FastClock
+from batchrunner.clock import FastClock, LoopClock, SystemClock
 
 
 def in_virtual_time(main: Any) -> None:
     with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
         runner.run(main())
+
+
+def test_the_system_clock_agrees_with_a_real_loop() -> None:
+    async def main() -> None:
+        clock, loops = SystemClock(), LoopClock()
+        for first, second in ((clock, loops), (loops, clock)):
+            assert first.now() <= second.now()
+            assert first.monotonic() <= second.monotonic()
+
+    asyncio.run(main())
 
 
 def test_a_fast_clock_accelerates_all_waits_on_it() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchrunner.clock import Clock, FastClock, LoopClock, wall_time
+from batchrunner.clock import Clock, FastClock, SystemClock, wall_time
 from batchrunner.errors import JournalError, UsageError
 from batchrunner.job import Snapshot
 from batchrunner.journal import journal
@@ -74,7 +74,7 @@ def clock(config: "SandboxConfig | None", rundir: RunDir, *, recover: bool = Fal
     `recover` is set.
     """
     if config is None or config.speed == 1:
-        return LoopClock()
+        return SystemClock()
     return FastClock(config.speed, begins_at(config, rundir, recover=recover))
 
 

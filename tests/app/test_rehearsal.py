@@ -10,7 +10,7 @@ import pytest
 from batchrunner.app import setup as prepare
 from batchrunner.app import start
 from batchrunner.app.rehearsal import clock, configure, latest
-from batchrunner.clock import FastClock, LoopClock
+from batchrunner.clock import FastClock, SystemClock
 from batchrunner.errors import UsageError
 from batchrunner.events import Event, Noticed
 from batchrunner.job import Attempt, Record, Snapshot, State, TimelineEvent
@@ -59,7 +59,7 @@ def test_a_rehearsal_posts_no_webhook() -> None:
 
 
 def test_the_clock_is_accelerated_only_on_request(tmp_path: Path) -> None:
-    assert type(clock(SandboxConfig(), RunDir(tmp_path))) is LoopClock
+    assert type(clock(SandboxConfig(), RunDir(tmp_path))) is SystemClock
     assert isinstance(clock(SandboxConfig(speed=60.0), RunDir(tmp_path)), FastClock)
 
 
