@@ -134,74 +134,85 @@ _NOTHING = Spend()
 
 
 class Ledger:
-    """The spend of a batch, updated record by record.
+    """The spend of a batch. Changed records are added up when somebody asks for the total: most batches have no budget.
 
     on_overrun: is called with each record whose latest quote or charge is above its estimate, once per amount. The
     records at the start are not announced.
     """
 
     def __init__(self, budget: Budget, records: Iterable[Record] = ()) -> None:
-        self.total = Spend()
         self.budget = budget
         self.on_overrun: Callable[[Record], None] = lambda _: None
+        self._total = Spend()
         self._by_job: dict[str, Spend] = {}
+        self._changed: dict[str, Record] = {}  # whose spend is not in the total yet
+        self._holds: dict[str, Spend] = {}
         self._overruns: dict[str, float] = {}
         counts: dict[int, tuple[Spend, int]] = {}  # most jobs share few objects: summing these up is faster
         for record in records:
             if record.attempts:
                 spend = self._by_job[record.job.fingerprint] = spend_of(record)
                 counts[id(spend)] = spend, counts.get(id(spend), (spend, 0))[1] + 1
-                self._is_new_overrun(record)
+                self._is_new_overrun(record.attempts[-1])
         for spend, number in counts.values():
-            self.total += spend.times(number)
+            self._total += spend.times(number)
+
+    @property
+    def total(self) -> Spend:
+        """The spend of all jobs, with what is held."""
+        for fingerprint, record in self._changed.items():
+            self._set(fingerprint, spend_of(record))
+        self._changed.clear()
+        return self._total
 
     def update(self, record: Record) -> None:
         """Replace a job's spend with that of its current record. This also releases a hold for the job."""
-        spend = spend_of(record)
-        if spend is self._by_job.get(record.job.fingerprint):  # the usual case: nothing has changed
-            return
-        self._set(record.job.fingerprint, spend)
-        if self._is_new_overrun(record):
+        self._changed[record.job.fingerprint] = record
+        self._holds.pop(record.job.fingerprint, None)
+        if record.attempts and self._is_new_overrun(record.attempts[-1]):
             self.on_overrun(record)
 
     def hold(self, record: Record, estimate: float | None) -> None:
         """Reserve the price of a submission that is about to be made, until `update` is called for its record."""
-        spend, reservation = spend_of(record), _of_one(estimate, over=False, is_quoted=False)
-        self._set(record.job.fingerprint, spend + reservation if spend.generations else reservation)
+        self._changed[record.job.fingerprint] = record
+        self._holds[record.job.fingerprint] = _of_one(estimate, over=False, is_quoted=False)
+
+    def add(self, spend: Spend) -> None:
+        """Add the spend of jobs that are not among the records."""
+        self._total += spend
 
     def reserve(self, estimate: float | None) -> None:
         """Reserve the price of a submission for good, without its job: to project many jobs in little memory."""
-        self.total += _of_one(estimate, over=False, is_quoted=False)
+        self.add(_of_one(estimate, over=False, is_quoted=False))
 
     def refuses(self, estimate: float | None) -> StopReason:
         """Return why another generation at this price would exceed the budget; NO_REASON if it does not."""
-        budget, total = self.budget, self.total
-        if budget.generations is not None and total.generations + 1 > budget.generations:
+        budget = self.budget
+        if budget.generations is not None and self.total.generations + 1 > budget.generations:
             return StopReason("max_generations", f"max_generations ({budget.generations:,}) is reached")
-        if budget.limit is not None and round(total.worst + (estimate or 0.0) - budget.limit, 2) > 0:
-            return StopReason(budget.setting, budget.stop(total.worst))
+        if budget.limit is not None and round(self.total.worst + (estimate or 0.0) - budget.limit, 2) > 0:
+            return StopReason(budget.setting, budget.stop(self.total.worst))
         return NO_REASON
 
     def needs_a_price(self) -> bool:
         """Return True if a job of unknown price cannot be submitted, because its cost would be unlimited."""
         return self.budget.limit is not None
 
-    def _is_new_overrun(self, record: Record) -> bool:
-        """Return whether the latest attempt costs more than estimated, and more than it was known to."""
-        over = overrun(record.last) if record.attempts else 0.0
-        if not over:
+    def _is_new_overrun(self, latest: Attempt) -> bool:
+        """Return whether a job's latest attempt costs more than estimated, and more than it was known to."""
+        over = overrun(latest)
+        if not over or over <= self._overruns.get(latest.request_id, 0.0):
             return False
-        request_id = record.last.request_id
-        if over <= self._overruns.get(request_id, 0.0):
-            return False
-        self._overruns[request_id] = over
+        self._overruns[latest.request_id] = over
         return True
 
     def _set(self, fingerprint: str, spend: Spend) -> None:
+        if (held := self._holds.get(fingerprint)) is not None:
+            spend += held
         before = self._by_job.get(fingerprint, _NOTHING)
         self._by_job[fingerprint] = spend
-        if spend != before:
-            self.total = self.total.changed(before, spend)
+        if spend is not before:  # the usual case: nothing has changed
+            self._total = self._total.changed(before, spend)
 
 
 def spend_of(record: Record) -> Spend:

@@ -181,12 +181,10 @@ def _price_of(value: object) -> float:
 
 def overrun(attempt: Attempt) -> float:
     """Return by how many credits the service's quote or charge is above the estimate; 0 if it is not."""
-    charge = attempt.charge
-    if charge is None or attempt.estimate is None or attempt.is_reused:
+    charge, estimate = attempt.charge, attempt.estimate
+    if charge is None or estimate is None or charge <= estimate * _TOLERANCE or charge - estimate <= _TOLERANCE_CREDITS:
         return 0.0
-    over = charge - attempt.estimate
-    is_over = charge > attempt.estimate * _TOLERANCE and over > _TOLERANCE_CREDITS
-    return over if is_over else 0.0
+    return 0.0 if attempt.is_reused else charge - estimate
 
 
 def overrun_in_sql(credits_: str, estimate: str) -> str:

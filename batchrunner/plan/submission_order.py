@@ -228,10 +228,10 @@ def money_shortage(ledger: Ledger, needed: float, jobs: int) -> str:
 
     needed: their expected cost, in credits, without those of unknown price.
     """
-    budget, total = ledger.budget, ledger.total
-    if budget.generations is not None and total.generations + jobs > budget.generations:
+    budget = ledger.budget
+    if budget.generations is not None and ledger.total.generations + jobs > budget.generations:
         return "max_generations"
-    if budget.limit is not None and round(total.worst + needed - budget.limit, 2) > 0:
+    if budget.limit is not None and round(ledger.total.worst + needed - budget.limit, 2) > 0:
         return budget.setting
     return ""
 

@@ -305,7 +305,7 @@ class Model:
         self._forecast = Forecast(self.records.values())
         self._unlearned.clear()
         self._ledger = Ledger(Budget(), self.records.values())
-        self._ledger.total += event.remainder.spend
+        self._ledger.add(event.remainder.spend)
         for fingerprint, record in self.records.items():
             if record.attempts:
                 self._set_row(fingerprint, record, event.ids.get(fingerprint, ()))

@@ -285,3 +285,21 @@ def test_the_total_of_all_stories_is_the_sum_of_their_costs() -> None:
     records = [record_after(*steps) for steps, _ in STORIES.values()]
     assert total_of(records) == sum(map(spend_of, records), Spend())
     assert total_of(()) == Spend()
+
+
+def test_without_a_budget_the_spend_of_a_job_is_added_up_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[Record]()
+
+    def counted(record: Record) -> Spend:
+        asked.append(record)
+        return spend_of(record)
+
+    monkeypatch.setattr("batchrunner.plan.ledger.spend_of", counted)
+    ledger, states = Ledger(Budget()), [record_after(*FLYING[:count]) for count in range(1, len(FLYING) + 1)]
+    ledger.hold(Record(make_job()), 100.0)
+    for record in states:
+        assert not ledger.refuses(100.0)
+        ledger.update(record)
+    assert asked == []
+    assert ledger.total == spend_of(states[-1])
+    assert asked == [states[-1]], "once for all moves of the job"
