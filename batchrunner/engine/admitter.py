@@ -6,6 +6,7 @@ This is the one sequence before a submission: a slot of the queue, space on the 
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from batchrunner.engine.job_queue import JobQueue
 from batchrunner.engine.order_switch import OrderSwitch
@@ -16,6 +17,13 @@ from batchrunner.plan.endings import NO_REASON, StopReason
 
 MONEY = frozenset({"max_cost", "max_credits", "max_generations"})  # kinds of refusals for lack of money
 MOST_SKIPPED = 500  # jobs in one round: the event loop goes on between two rounds
+
+
+class Admitted(NamedTuple):
+    """A job to submit, and the price that is reserved for it, in credits; None if it is unknown."""
+
+    fingerprint: str
+    price: float | None
 
 
 class Admitter:
@@ -68,7 +76,7 @@ class Admitter:
         self.held_back = NO_REASON
         self._skipped_in_round = 0
 
-    def next(self, now: float, cap: int, left: TimeLeft | None, undelivered: int) -> str | None:
+    def next(self, now: float, cap: int, left: TimeLeft | None, undelivered: int) -> Admitted | None:
         """Return the next job to submit, with its slot taken and its price reserved; None if no job may go.
 
         It is also None when this round has skipped many jobs. The queue then has more, for the next round.
@@ -81,7 +89,7 @@ class Admitter:
             self._switch.removed(fingerprint)
             decision = self._decide(fingerprint, left, undelivered)
             if decision.action is AdmissionAction.GO:
-                return fingerprint
+                return Admitted(fingerprint, decision.price)
             self._queue.release(fingerprint)
             if decision.action is AdmissionAction.WAIT:
                 self._wait(fingerprint)

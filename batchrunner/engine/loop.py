@@ -290,13 +290,13 @@ class Engine:
                 self._start_probe(now)
                 break
             undelivered = len(self._flow.downloads) + self._running["download"]
-            fingerprint = self._flow.admitter.next(now, self._calls.cap, left, undelivered)
-            if fingerprint is None:
+            admitted = self._flow.admitter.next(now, self._calls.cap, left, undelivered)
+            if admitted is None:
                 break
             self._flow.in_doubt.submitted()
             self._flow.shared.unblock()
             self._count_call(now)
-            self._start("submit", fingerprint, partial(submit.submit, self._context, fingerprint))
+            self._start("submit", admitted.fingerprint, partial(submit.submit, self._context, *admitted))
 
     def _prepare_next(self, now: float) -> None:
         """Get the next submission ready while every slot is taken: uploads, links and encoded inputs."""

@@ -26,10 +26,14 @@ class AdmissionAction(Enum):
 
 
 class AdmissionDecision(NamedTuple):
-    """A decision and its reason. The wording fits several jobs."""
+    """A decision and its reason. The wording fits several jobs.
+
+    price: what is reserved for the job, in credits; None if its price is unknown or nothing is reserved.
+    """
 
     action: AdmissionAction
     why: StopReason = NO_REASON
+    price: float | None = None
 
 
 _GO = AdmissionDecision(AdmissionAction.GO)
@@ -75,9 +79,10 @@ class Admission:
         """
         estimate = self.prices.estimate(record.job)
         decision = self.consider(record.job, estimate, left)
-        if decision.action is AdmissionAction.GO:
-            self.ledger.hold(record, estimate.credits)
-        return decision
+        if decision.action is not AdmissionAction.GO:
+            return decision
+        self.ledger.hold(record, estimate.credits)
+        return AdmissionDecision(AdmissionAction.GO, price=estimate.credits)
 
     def consider(self, job: Job, estimate: Estimate, left: TimeLeft | None) -> AdmissionDecision:
         """Return the decision on a job of this price, and reserve nothing."""

@@ -35,9 +35,9 @@ class Admitting:
 
     def next(self, undelivered: int = 0) -> str | None:
         self.admitter.begin_round()
-        fingerprint = self.admitter.next(0.0, 9, None, undelivered)
+        admitted = self.admitter.next(0.0, 9, None, undelivered)
         names = {record.job.fingerprint: name for name, record in self.records.items()}
-        return None if fingerprint is None else names[fingerprint]
+        return None if admitted is None else names[admitted.fingerprint]
 
 
 def test_jobs_are_admitted_in_order_while_there_are_slots() -> None:

@@ -129,7 +129,7 @@ def test_a_submission_is_not_sent_where_another_run_may_have_taken_over(kind: st
     context = replace(stepping.context, deps=replace(stepping.context.deps, account=account, confirm=confirm))
     records = JobRecords({stepping.fingerprint: make_record("a")}, context.deps, Ledger(Budget()))
     with pytest.raises(LocalFault, match="another run has it"):
-        asyncio.run(submit.submit(replace(context, records=records), stepping.fingerprint, 0))
+        asyncio.run(submit.submit(replace(context, records=records), stepping.fingerprint, None, 0))
     assert service.submitted == []
     assert records[stepping.fingerprint].state is State.PENDING
     moves = [call.args[0].state for call in account.moved.call_args_list]

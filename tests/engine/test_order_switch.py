@@ -60,8 +60,8 @@ class Batch:
         self.admitter.add(list(places))
 
     def next(self, left: TimeLeft | None = None) -> str:
-        fingerprint = self.admitter.next(0.0, 9, left, 0)
-        return "" if fingerprint is None else self.names[fingerprint]
+        admitted = self.admitter.next(0.0, 9, left, 0)
+        return "" if admitted is None else self.names[admitted.fingerprint]
 
     def all(self, left: TimeLeft | None = None) -> str:
         return "".join(self.next(left) for _ in SECONDS)

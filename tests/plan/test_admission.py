@@ -3,7 +3,7 @@
 import pytest
 
 from batchrunner.job import Media, Move, Record, advance
-from batchrunner.plan.admission import Admission, AdmissionAction, TimeLeft
+from batchrunner.plan.admission import Admission, AdmissionAction, AdmissionDecision, TimeLeft
 from batchrunner.plan.duration_estimate import Forecast
 from batchrunner.plan.ledger import Budget, Ledger, Spend
 from batchrunner.plan.prices import Prices
@@ -28,7 +28,7 @@ KNOWN = tuple(took(seconds, f"k{seconds}") for seconds in (500, 600, 700))
 def test_without_limits_every_job_is_admitted_and_reserved() -> None:
     admission = make()
     for count, name in enumerate(("a", "b", "c"), 1):
-        assert admission.decide(record(name), None).action is AdmissionAction.GO
+        assert admission.decide(record(name), None) == AdmissionDecision(AdmissionAction.GO, price=PRICE)
         assert admission.ledger.total == Spend(0, count * PRICE, 0, count)
     assert admission.decide(record("d", remote()), None).action is AdmissionAction.GO
     assert admission.ledger.total.unpriced == 1

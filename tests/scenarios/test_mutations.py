@@ -36,16 +36,16 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 def intent_after_the_post(patch: pytest.MonkeyPatch) -> None:
     """The intent is journalled after the reply."""
 
-    async def submit(context: StepContext, fingerprint: str, breaker_generation: int) -> NextStep:
+    async def submit(context: StepContext, fingerprint: str, price: float | None, breaker_generation: int) -> NextStep:
         records, record = context.records, context.records[fingerprint]
         request_id = f"{context.run_id}.{record.job.key}.{len(record.attempts) + 1}"
         try:
             reply = context.deps.provider.submit(record.job, request_id)
             accepted = await context.calls.call("submit", fingerprint, breaker_generation, reply)
         except CallError as error:
-            await records.begin_submit(fingerprint, request_id, None)
+            await records.begin_submit(fingerprint, request_id, price)
             return await submit_step.not_accepted(context, fingerprint, error)
-        await records.begin_submit(fingerprint, request_id, None)
+        await records.begin_submit(fingerprint, request_id, price)
         await records.accept(fingerprint, Move.ACCEPT, accepted.generation_id, accepted.credits, retry_for_s=60.0)
         return PollAgain()
 

@@ -27,8 +27,8 @@ from batchrunner.plan.resume import IN_DOUBT_HINT
 PREPARE_AGAIN_S = 60.0
 
 
-async def submit(context: StepContext, fingerprint: str, breaker_generation: int) -> NextStep:
-    """Submit an admitted job. Raises LocalFault if the disk refuses.
+async def submit(context: StepContext, fingerprint: str, price: float | None, breaker_generation: int) -> NextStep:
+    """Submit an admitted job. price: the reserved one, in credits. Raises LocalFault if the disk refuses.
 
     The sequence: prepare the inputs, claim the job for the account, store the intent, make the call, store the outcome.
     A process that is killed while it prepares inputs leaves nothing in doubt.
@@ -44,7 +44,7 @@ async def submit(context: StepContext, fingerprint: str, breaker_generation: int
         return Submit(PREPARE_AGAIN_S)
     if context.is_stopped():  # meanwhile
         return Submit()
-    request_id, price = f"{context.run_id}.{job.key}.{len(record.attempts) + 1}", context.price(job)
+    request_id = f"{context.run_id}.{job.key}.{len(record.attempts) + 1}"
     if (next_step := await claim(context, fingerprint, request_id, price)) is not None:
         return next_step
     forget_generation(context, fingerprint)

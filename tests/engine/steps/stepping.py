@@ -25,6 +25,7 @@ from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus,
 from batchrunner.transfer.downloader import Fetched
 from tests.conftest import NOW
 
+PRICE = 208_000.0  # of each submission, in credits
 URL = "https://e.com/a.mp4"
 
 
@@ -157,7 +158,7 @@ class Stepping:
         self.clock.at_s += after_s
         breaker_generation = self.context.calls.enter(step)
         if step == "submit":
-            return asyncio.run(submit.submit(self.context, self.fingerprint, breaker_generation))
+            return asyncio.run(submit.submit(self.context, self.fingerprint, PRICE, breaker_generation))
         if step == "poll":
             return asyncio.run(poll.poll(self.context, self.fingerprint, breaker_generation))
         if step == "deliver":

@@ -9,7 +9,7 @@ from batchrunner.errors import AccountFault, CallError, JobFault, LocalFault, Ne
 from batchrunner.events import Noticed
 from batchrunner.job import State
 from tests.conftest import make_record
-from tests.engine.steps.stepping import RefusingJournal, Service, Stepping
+from tests.engine.steps.stepping import PRICE, RefusingJournal, Service, Stepping
 
 
 def test_the_intent_is_stored_before_the_call_and_the_id_after_it() -> None:
@@ -19,6 +19,12 @@ def test_the_intent_is_stored_before_the_call_and_the_id_after_it() -> None:
     assert [record.state for record in journal.attempted] == [State.SUBMITTING, State.IN_FLIGHT]
     assert service.submitted == [stepping.record.last.request_id]
     assert stepping.record.generation_id == "gen:new"
+
+
+def test_the_intent_has_the_price_that_the_admission_reserved() -> None:
+    journal = RefusingJournal()
+    Stepping(make_record("a"), Service(), journal=journal).take("submit")
+    assert [record.last.estimate for record in journal.attempted] == [PRICE, PRICE]
 
 
 def test_a_notice_about_a_submission_is_announced_after_its_id_is_stored() -> None:
