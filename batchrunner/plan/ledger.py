@@ -207,8 +207,8 @@ class Ledger:
         return True
 
     def _set(self, fingerprint: str, spend: Spend) -> None:
-        if (held := self._holds.get(fingerprint)) is not None:
-            spend += held
+        if (hold := self._holds.get(fingerprint)) is not None:
+            spend += hold
         before = self._by_job.get(fingerprint, _NOTHING)
         self._by_job[fingerprint] = spend
         if spend is not before:  # the usual case: nothing has changed
