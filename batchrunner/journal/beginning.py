@@ -32,9 +32,8 @@ def changes_of(
 ) -> list[Change | Bulk]:
     """Return the changes. entries: of the manifest; they are left out if the journal has the same ones.
 
-    Jobs are in the order of their table, so inserts append to its last page.
+    Jobs are stored in this order, which is that of the manifest.
     """
-    changed.sort(key=lambda record: record.job.fingerprint)
     changes: list[Change | Bulk] = [(PUT_RUN, rows.run_row(run))]
     changes += [(PUT_RETAKE, rows.retake_row(retake)) for retake in retakes]
     changes.append(Bulk(PUT_JOB, lambda: map(rows.job_row, changed)))

@@ -39,8 +39,7 @@ def write(connection: sqlite3.Connection, path: Path, changes: list[Change | Bul
 
 
 def _require_jobs(connection: sqlite3.Connection) -> None:
-    """Raise sqlite3.IntegrityError if an entry or an attempt has no job."""
-    for table in ("entries", "attempts"):
-        orphan = f"SELECT 1 FROM {table} WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE fingerprint = {table}.fingerprint)"
-        if connection.execute(f"{orphan} LIMIT 1").fetchone():
-            raise sqlite3.IntegrityError(f"a row of {table} has no job")
+    """Raise sqlite3.IntegrityError if an entry has no job. An attempt is not stored without the number of its job."""
+    orphan = "SELECT 1 FROM entries WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE fingerprint = entries.fingerprint)"
+    if connection.execute(f"{orphan} LIMIT 1").fetchone():
+        raise sqlite3.IntegrityError("a row of entries has no job")

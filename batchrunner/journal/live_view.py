@@ -15,7 +15,7 @@ from pathlib import Path
 
 from batchrunner.job import Job, Record, TimelineEvent
 from batchrunner.journal import journal, reader, rows
-from batchrunner.journal.summary import NAMED, Counts, counted
+from batchrunner.journal.summary import ATTEMPTS_OF_JOBS, NAMED, Counts, counted
 from batchrunner.providers import registry
 
 _LATEST = 1000  # finished jobs, to estimate how long a generation takes
@@ -24,8 +24,8 @@ SELECT fingerprint FROM jobs WHERE state <> 'pending' AND {NAMED} AND (state <> 
     (SELECT fingerprint FROM attempts WHERE completed_at IS NOT NULL ORDER BY completed_at DESC LIMIT {_LATEST}))
 """
 _THESE = "fingerprint IN (SELECT value FROM json_each(?))"
-_JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {_THESE} ORDER BY fingerprint"
-_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts WHERE {_THESE} ORDER BY fingerprint, number"
+_JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {_THESE} ORDER BY job"
+_ATTEMPTS = f"{ATTEMPTS_OF_JOBS} WHERE jobs.{_THESE} ORDER BY job, number"
 _IDS = f"SELECT fingerprint, id FROM entries WHERE {_THESE} ORDER BY position"
 _ENDS = "SELECT fingerprint, ended_at FROM attempts WHERE outcome = 'succeeded' AND ended_at >= ? ORDER BY ended_at"
 _TIMELINE_EVENTS = f"SELECT {', '.join(rows.TIMELINE_EVENT_COLUMNS)} FROM timeline_events WHERE at >= ? ORDER BY rowid"

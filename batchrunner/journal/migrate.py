@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batchrunner.journal import rows
 
-VERSION = 6
+VERSION = 7
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 

@@ -17,7 +17,7 @@ from batchrunner.journal.witness import Mark
 
 GET_ENTRIES = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries"
 _GET_RUNS = f"SELECT {', '.join(rows.RUN_COLUMNS)} FROM runs"
-_GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER BY fingerprint, number"
+_GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER BY job, number"
 
 
 @gc_paused()
@@ -26,7 +26,7 @@ def snapshot(connection: sqlite3.Connection) -> Snapshot | None:
     if latest_run(connection) is None:
         return None
     attempts = groupby(connection.execute(_GET_ATTEMPTS), key=itemgetter(0))
-    jobs = connection.execute(f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs ORDER BY fingerprint")
+    jobs = connection.execute(f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs ORDER BY job")
     records = dict(joined(jobs, attempts))
     named = connection.execute(f"{GET_ENTRIES} ORDER BY position")
     entries = tuple(rows.entry(row, records) for row in named)
@@ -68,7 +68,7 @@ def mark(connection: sqlite3.Connection) -> tuple[Mark, bool]:
 def joined(
     jobs: Iterable[tuple[Any, ...]], attempts: Iterator[tuple[str, Iterable[tuple[Any, ...]]]]
 ) -> Iterator[tuple[str, Record]]:
-    """Join jobs and attempts, both sorted by fingerprint. Raises RowDamaged for attempts without a job."""
+    """Join jobs and attempts, both in the order of the jobs' numbers. Raises RowDamaged for attempts without a job."""
     none: tuple[str, Iterable[tuple[Any, ...]]] = ("", ())
     owner, own = next(attempts, none)
     for row in jobs:

@@ -36,8 +36,8 @@ MARK_COLUMNS = ("only", "journal_id", "sequence", "is_open", "checksum")
 ATTEMPT_COLUMNS = ("fingerprint", *("error_json" if name == "error" else name for name in _ATTEMPT_FIELDS), "checksum")
 COLUMNS = {
     "runs": RUN_COLUMNS,
-    "jobs": JOB_COLUMNS,
-    "attempts": ATTEMPT_COLUMNS,
+    "jobs": ("job", *JOB_COLUMNS),
+    "attempts": ("job", *ATTEMPT_COLUMNS),
     "entries": ENTRY_COLUMNS,
     "timeline_events": TIMELINE_EVENT_COLUMNS,
     "files": FILE_COLUMNS,

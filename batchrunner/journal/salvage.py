@@ -76,16 +76,14 @@ def readable(path: Path, named: Callable[[Sequence[Retake]], Mapping[str, Job]])
         connection.text_factory = lambda content: content.decode(
             "utf-8", "replace"
         )  # the checksum of its row then fails
-        runs = _rows(connection, "runs", rows.RUN_COLUMNS, "rowid", rows.run)
-        timeline_events = _rows(
-            connection, "timeline_events", rows.TIMELINE_EVENT_COLUMNS, "rowid", rows.timeline_event
-        )
-        files = dict(_rows(connection, "files", rows.FILE_COLUMNS, "name", rows.file))
-        retakes = _rows(connection, "retakes", rows.RETAKE_COLUMNS, "fingerprint, take", rows.retake)
-        jobs = dict(named(retakes)) | dict(_rows(connection, "jobs", rows.JOB_COLUMNS, "fingerprint", _job))
-        standing = dict(_rows(connection, "jobs", rows.JOB_COLUMNS, "fingerprint", _standing))
+        runs = _rows(connection, "runs", rows.RUN_COLUMNS, rows.run)
+        timeline_events = _rows(connection, "timeline_events", rows.TIMELINE_EVENT_COLUMNS, rows.timeline_event)
+        files = dict(_rows(connection, "files", rows.FILE_COLUMNS, rows.file))
+        retakes = _rows(connection, "retakes", rows.RETAKE_COLUMNS, rows.retake)
+        jobs = dict(named(retakes)) | dict(_rows(connection, "jobs", rows.JOB_COLUMNS, _job))
+        standing = dict(_rows(connection, "jobs", rows.JOB_COLUMNS, _standing))
         attempts: dict[str, dict[int, Attempt]] = {}
-        for owner, attempt in _rows(connection, "attempts", rows.ATTEMPT_COLUMNS, "fingerprint, number", rows.attempt):
+        for owner, attempt in _rows(connection, "attempts", rows.ATTEMPT_COLUMNS, rows.attempt):
             attempts.setdefault(owner, {})[attempt.number] = attempt
     records = {
         name: _record(job, standing.get(name), attempts.get(name, {}))
@@ -149,13 +147,11 @@ def _changes(remains: Remains) -> Iterator[Change]:
     yield from ((PUT_RETAKE, rows.retake_row(retake)) for retake in remains.retakes)
 
 
-def _rows(
-    connection: sqlite3.Connection, table: str, columns: Sequence[str], key: str, make: Callable[[Any], _T]
-) -> list[_T]:
+def _rows(connection: sqlite3.Connection, table: str, columns: Sequence[str], make: Callable[[Any], _T]) -> list[_T]:
     """Return the readable rows of a table, from both of its ends towards the damage."""
     found: dict[tuple[Any, ...], _T] = {}
     backwards: list[tuple[tuple[Any, ...], _T]] = []
-    keys = key.split(", ")
+    keys = _place_of(connection, table)
     for order in ("ASC", "DESC"):
         by = ", ".join(f"{name} {order}" for name in keys)
         query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY {by}"
@@ -170,6 +166,18 @@ def _rows(
                     else:
                         backwards.append((row, item))
     return [*found.values(), *(item for _, item in reversed(backwards))]
+
+
+def _place_of(connection: sqlite3.Connection, table: str) -> list[str]:
+    """Return the columns that order the rows of a table in the file, in a journal of any version."""
+    query = (
+        "SELECT columns.name FROM pragma_table_list(?1) AS tables, pragma_table_info(?1) AS columns "
+        "WHERE tables.wr AND columns.pk > 0 ORDER BY columns.pk"
+    )
+    with suppress(sqlite3.Error, UnicodeDecodeError):
+        if key := [name for (name,) in connection.execute(query, (table,))]:
+            return key
+    return ["rowid"]
 
 
 def _job(row: Sequence[Any]) -> tuple[str, Job]:

@@ -1,4 +1,4 @@
--- The journal, version 6. One row for each job, one for each attempt; batchrunner/job.py says what they mean.
+-- The journal, version 7. One row for each job, one for each attempt; batchrunner/job.py says what they mean.
 -- Times are wall time, seconds since the epoch. Columns that end in _json contain one frozen record.
 -- The checksums are those of batchrunner/journal/rows.py.
 
@@ -19,20 +19,24 @@ CREATE TABLE runs (
     checksum INTEGER NOT NULL
 ) STRICT;
 
+-- The rows of jobs and attempts are in the order in which jobs were first stored, which is that of the manifest, and not
+-- in that of the fingerprints: so the rows of jobs that are active at one time are on few pages, and a commit writes few.
 CREATE TABLE jobs (
-    fingerprint TEXT PRIMARY KEY,
+    job INTEGER PRIMARY KEY,
+    fingerprint TEXT NOT NULL UNIQUE,
     job_json TEXT NOT NULL,
     job_checksum INTEGER NOT NULL,
     state TEXT NOT NULL,
     error_json TEXT,
     result_json TEXT,
     checksum INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE TABLE attempts (
-    fingerprint TEXT NOT NULL REFERENCES jobs,
+    job INTEGER NOT NULL REFERENCES jobs,
+    fingerprint TEXT NOT NULL,
     number INTEGER NOT NULL,
-    request_id TEXT NOT NULL UNIQUE,
+    request_id TEXT NOT NULL,
     submitted_at REAL NOT NULL,
     generation_id TEXT,
     outcome TEXT,
@@ -47,14 +51,14 @@ CREATE TABLE attempts (
     settled REAL,
     settled_at REAL,
     checksum INTEGER NOT NULL,
-    PRIMARY KEY (fingerprint, number)
+    PRIMARY KEY (job, number)
 ) STRICT, WITHOUT ROWID;
 
 -- The manifest of the latest run, in its order.
 CREATE TABLE entries (
     position INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
-    fingerprint TEXT NOT NULL REFERENCES jobs,
+    fingerprint TEXT NOT NULL REFERENCES jobs (fingerprint),
     tags_json TEXT NOT NULL,
     priority INTEGER NOT NULL,
     output_name TEXT NOT NULL,
@@ -78,7 +82,7 @@ CREATE TABLE timeline_events (
 -- The job of each result file in the run directory. A row is written before the file gets its name.
 CREATE TABLE files (
     name TEXT PRIMARY KEY,
-    fingerprint TEXT NOT NULL REFERENCES jobs,
+    fingerprint TEXT NOT NULL REFERENCES jobs (fingerprint),
     sha256 TEXT NOT NULL,
     size_bytes INTEGER NOT NULL,
     checksum INTEGER NOT NULL

@@ -49,23 +49,33 @@ class Bulk(NamedTuple):
     rows: Callable[[], Iterable[Sequence[Any]]]
 
 
-def _put(table: str, columns: Sequence[str], key: int, fixed: Sequence[str] = ()) -> Statement:
-    """Insert rows, or update all columns of existing ones except the key and the fixed columns.
+def _put(table: str, columns: Sequence[str], key: int) -> Statement:
+    """Insert rows, or update all columns of existing ones except the key.
 
     REPLACE would remove a row from every index and search every table that refers to it.
     """
-    changing = ", ".join(f"{name} = excluded.{name}" for name in columns[key:] if name not in fixed)
     return Statement(
         head=f"INSERT INTO {table} ({', '.join(columns)}) VALUES ",
         row=f"({', '.join('?' * len(columns))})",
-        tail=f" ON CONFLICT ({', '.join(columns[:key])}) DO UPDATE SET {changing}",
+        tail=f" ON CONFLICT ({', '.join(columns[:key])}) {_update(columns[key:])}",
         key=key,
     )
 
 
+def _update(columns: Sequence[str], fixed: Sequence[str] = ()) -> str:
+    return "DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in columns if name not in fixed)
+
+
 PUT_RUN = _put("runs", rows.RUN_COLUMNS, 1)
 PUT_JOB = _put("jobs", rows.JOB_COLUMNS, 1)
-PUT_ATTEMPT = _put("attempts", rows.ATTEMPT_COLUMNS, 2, ["request_id"])
+PUT_ATTEMPT = Statement(
+    head=f"INSERT INTO attempts (job, {', '.join(rows.ATTEMPT_COLUMNS)}) SELECT job, new.* FROM (VALUES ",
+    row=f"({', '.join('?' * len(rows.ATTEMPT_COLUMNS))})",
+    # Without a job, its number is NULL, which the table refuses.
+    tail=") AS new LEFT JOIN jobs ON jobs.fingerprint = new.column1 WHERE true "
+    f"ON CONFLICT (job, number) {_update(rows.ATTEMPT_COLUMNS[2:], fixed=['request_id'])}",
+    key=2,
+)
 PUT_ENTRY = _put("entries", rows.ENTRY_COLUMNS, 1)
 PUT_TIMELINE_EVENT = _put("timeline_events", rows.TIMELINE_EVENT_COLUMNS, 3)
 PUT_FILE = _put("files", rows.FILE_COLUMNS, 1)

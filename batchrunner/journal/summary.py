@@ -21,12 +21,15 @@ from batchrunner.journal.witness import Mark
 from batchrunner.plan.prices import overrun_in_sql
 from batchrunner.plan.selection import selects
 
+_OWN = ", ".join(f"attempts.{name}" for name in rows.ATTEMPT_COLUMNS)
+ATTEMPTS_OF_JOBS = f"SELECT {_OWN} FROM jobs CROSS JOIN attempts USING (job)"
 NAMED = "EXISTS (SELECT 1 FROM entries WHERE entries.fingerprint = jobs.fingerprint)"
 # If each job has one entry, the other table is not needed.
 _ONE_ENTRY = "(SELECT *, 1 AS entries FROM {})"
 _JOINED = (
-    "(SELECT fingerprint, count(*) AS entries FROM entries GROUP BY fingerprint) CROSS JOIN {} USING (fingerprint)"
+    "(SELECT fingerprint, count(*) AS entries FROM entries GROUP BY fingerprint) CROSS JOIN jobs USING (fingerprint)"
 )
+_JOINED_ATTEMPTS = f"(SELECT job FROM {_JOINED}) CROSS JOIN attempts USING (job)"
 # Waiting jobs: without an error there is nothing to report about a single one.
 _PLAIN = "state IN ('pending', 'in_flight') AND error_json IS NULL"
 # Most jobs have succeeded. They are counted apart, which needs no sorting.
@@ -60,7 +63,6 @@ SELECT files.name, files.fingerprint, files.size_bytes FROM entries CROSS JOIN f
 ON files.name = iif(output_name = '', id, output_name) || '.mp4' AND files.fingerprint = entries.fingerprint
 ORDER BY position
 """
-_TRIES = f"SELECT {', '.join(f'attempts.{name}' for name in rows.ATTEMPT_COLUMNS)} FROM jobs CROSS JOIN attempts"
 
 
 class AttemptGroup(NamedTuple):
@@ -174,8 +176,8 @@ def counted(connection: sqlite3.Connection) -> Counts | None:
     attempts = every = connection.execute(_ATTEMPTS.format("attempts")).fetchall()
     earlier: Mapping[State, int] = {}
     if not entries == jobs_named == sum(row[2] for row in states):
-        states = connection.execute(_STATES.format(_JOINED.format("jobs"))).fetchall()
-        attempts = connection.execute(_ATTEMPTS.format(_JOINED.format("attempts"))).fetchall()
+        states = connection.execute(_STATES.format(_JOINED)).fetchall()
+        attempts = connection.execute(_ATTEMPTS.format(_JOINED_ATTEMPTS)).fetchall()
         query = "SELECT state, count(*) FROM jobs WHERE fingerprint NOT IN (SELECT fingerprint FROM entries) GROUP BY 1"
         earlier = {State(state): number for state, number in connection.execute(query)}
     return Counts(
@@ -221,9 +223,10 @@ def _attempt_group(row: tuple[Any, ...]) -> AttemptGroup:
 
 
 def _listed_entries(connection: sqlite3.Connection) -> tuple[tuple[Entry, Record], ...]:
-    tries = connection.execute(f"{_TRIES} USING (fingerprint) WHERE {_LISTED.replace('error_json', 'jobs.error_json')}")
+    condition = _LISTED.replace("error_json", "jobs.error_json")
+    tries = connection.execute(f"{ATTEMPTS_OF_JOBS} WHERE {condition} ORDER BY job, number")
     owned = groupby(tries, key=itemgetter(0))
-    records = dict(reader.joined(connection.execute(_JOBS.format(_LISTED)), owned))
+    records = dict(reader.joined(connection.execute(f"{_JOBS.format(_LISTED)} ORDER BY job"), owned))
     named = connection.execute(f"{_ENTRIES} IN (SELECT fingerprint FROM jobs WHERE {_LISTED}) ORDER BY position")
     entries = [rows.entry(row, records) for row in named]
     return tuple((entry, records[entry.job.fingerprint]) for entry in entries)

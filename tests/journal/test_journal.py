@@ -123,6 +123,22 @@ def test_a_run_and_its_jobs_are_stored(journal: Journal, path: Path) -> None:
         assert states(snapshot) == {make_job("a").key: State.PENDING, make_job("b").key: State.FAILED}
 
 
+def test_a_commit_of_neighbours_in_the_manifest_writes_few_pages(journal: Journal, path: Path) -> None:
+    """In the order of the fingerprints, each of these jobs would be on other pages."""
+    names = [f"{number:04d}"[::-1] for number in range(1500)]
+    begun(journal, *names)
+    journal._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    async def save(state: State) -> int:
+        """Return how many pages the log has after 30 records are saved in one commit."""
+        await asyncio.gather(*(journal.save(make_record(name, state)) for name in names[700:730]))
+        return path.with_name("journal.db-wal").stat().st_size // 4096
+
+    assert asyncio.run(save(State.SUBMITTING)) <= 10
+    assert asyncio.run(save(State.IN_FLIGHT)) <= 20
+    assert list(known(path).records) == [make_job(name).fingerprint for name in names]
+
+
 def test_after_closing_one_file_has_everything(journal: Journal, path: Path) -> None:
     [record] = begun(journal, "a")
     asyncio.run(journal.save(make_record("a", State.IN_FLIGHT)))

@@ -11,6 +11,7 @@ import pytest
 
 from batchrunner.errors import JournalError
 from batchrunner.job import TimelineEvent
+from batchrunner.journal import salvage
 from batchrunner.journal.journal import Journal, create, read
 from batchrunner.journal.migrate import VERSION
 from tests.conftest import ROOT, Inline
@@ -113,3 +114,39 @@ def test_a_damaged_row_of_version_2_is_also_refused_after_its_migration(tmp_path
         connection.execute(f"UPDATE {table} SET message = 'changed' WHERE kind = 'stopping'")
     with pytest.raises(JournalError, match="fails its checksum"):
         read(path)
+
+
+def test_jobs_of_version_6_are_in_the_order_of_the_manifest(tmp_path: Path) -> None:
+    path = copied(6, tmp_path) / "run" / ".batchrunner" / "journal.db"
+    before = read(path)
+    Journal(path, Inline()).close()
+    assert before is not None
+    assert read(path) == before
+    order = [entry.job.fingerprint for entry in before.entries]
+    assert sorted(order) != order
+    assert [name for name in before.records if name in order] == order
+
+
+def test_an_attempt_of_version_6_without_a_job_is_refused(tmp_path: Path) -> None:
+    path = copied(6, tmp_path) / "run" / ".batchrunner" / "journal.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM jobs WHERE state = 'in_flight'")
+    for _ in range(2):
+        with pytest.raises(JournalError):
+            Journal(path, Inline())
+    assert version_in(path) == 6
+
+
+def test_a_damaged_journal_of_version_6_is_recovered_from_its_rows(tmp_path: Path) -> None:
+    path = copied(6, tmp_path) / "run" / ".batchrunner" / "journal.db"
+    whole = read(path)
+    assert whole is not None
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE attempts SET polls = polls + 1 WHERE outcome = 'failed'")
+    with pytest.raises(JournalError, match="fails its checksum"):
+        read(path)
+    found = salvage.readable(path, lambda _: {}).records
+    assert found.keys() == whole.records.keys()
+    assert {name for name, record in found.items() if record != whole.records[name]} == {
+        name for name, record in whole.records.items() if record.attempts and record.last.outcome == "failed"
+    }

@@ -133,7 +133,7 @@ def logs(path: Path) -> Path:
 
 
 def cut(path: Path) -> None:
-    logs(path).write_bytes(logs(path).read_bytes()[:-5000])
+    logs(path).write_bytes(logs(path).read_bytes()[:5000])
 
 
 def flipped(path: Path) -> None:
