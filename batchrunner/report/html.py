@@ -9,7 +9,7 @@ not every job has a card, and the page says so.
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain, islice
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _MOST_EARLIER = 500
+_AT_ONCE = 64  # cards, or values for the script, in a piece of the page
 _MOST_ACTIONS = 5  # visible before more are opened
 _STATE_TEXTS = {"succeeded": "succeeded", "failed": "failed", "in_doubt": "in doubt", "in_flight": "in flight"}
 
@@ -64,10 +65,10 @@ class PageRows:
         return self._groups.causes()
 
 
-def render(report: dict[str, Any], pictures: Pictures | None = None, found: PageRows | None = None) -> str:
-    """Return the page for a `report` of `batchrunner.report.build`. pictures: posters to show, none by default.
+def render(report: dict[str, Any], pictures: Pictures | None = None, found: PageRows | None = None) -> Iterator[str]:
+    """Yield the page for a `report` of `batchrunner.report.build` in pieces, because a page has many megabytes.
 
-    found: what the page needs of the rows, if the caller has read them.
+    pictures: posters to show, none by default. found: what the page needs of the rows, if the caller has read them.
     """
     from batchrunner.report.page_environment import page_texts  # here, because Jinja is large
 
@@ -77,7 +78,7 @@ def render(report: dict[str, Any], pictures: Pictures | None = None, found: Page
     done, earlier = collected.attempts, AttemptTable(report["earlier_jobs"])
     spans = run_spans(report, chain(done, earlier))
     jobs, facets = gallery.in_order(collected.cards), gallery.facets(collected.cards)
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html.j2").generate(
         report=report,
         **_first_screen(report, collected.causes()),
         style=style,
@@ -85,15 +86,15 @@ def render(report: dict[str, Any], pictures: Pictures | None = None, found: Page
         script=script,
         script_hash=_digest(script),
         earlier_jobs=[complete(job) for job in islice(report["earlier_jobs"], _MOST_EARLIER)],
-        cards=map(page_texts, gallery.cards(jobs)),
+        cards=_in_groups(map(page_texts, gallery.cards(jobs))),
         card_count=len(jobs),
         first=gallery.FIRST,
         facets=facets,
         bucket=_bucket(report),
         left_out=gallery.left_out(report["totals"], dict(facets["state"])),
-        data=_data([gallery.details(job) for job in jobs]),
-        posters=_data(dict(shown.posters)),
-        clips=_data(dict(shown.clips)),
+        data=_data(list, map(gallery.details, jobs)),
+        posters=_data(dict, shown.posters.items()),
+        clips=_data(dict, shown.clips.items()),
         timeline=timeline(report, done, spans),
         charts=_charts(report, done, earlier, spans),
         phases=PHASES,
@@ -174,8 +175,23 @@ def _environment() -> "Environment":
     return page_environment(_asset, filters, Path(__file__).read_bytes())
 
 
-def _data(value: object) -> str:
-    """Return `value` as JSON for a script element. The result cannot end the element or start a comment."""
+def _data(kind: type[list[Any]] | type[dict[str, Any]], items: Iterable[Any]) -> Iterator[str]:
+    """Yield many values, or keys and values, as one JSON array or object in pieces, for a script element."""
+    brackets = _json(kind())
+    yield brackets[0]
+    for number, some in enumerate(_in_groups(items)):
+        yield f"{',' if number else ''}{_json(kind(some))[1:-1]}"
+    yield brackets[1]
+
+
+def _in_groups(items: Iterable[Any]) -> Iterator[list[Any]]:
+    left = iter(items)
+    while some := list(islice(left, _AT_ONCE)):
+        yield some
+
+
+def _json(value: object) -> str:
+    """Return `value` as JSON that cannot end a script element or start a comment."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

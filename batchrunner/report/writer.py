@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import islice
@@ -109,9 +109,9 @@ def write_and_sum_up(
         shown = _with_cards(snapshot)
         found = PageRows(report, shown)
         _write_rows(report, forms, found)
-        own["report.html"].finish(render(report, posters.pictures(rundir, _chosen(snapshot, shown)), found))
+        own["report.html"].put_all(render(report, posters.pictures(rundir, _chosen(snapshot, shown)), found))
         if metrics_file is not None:
-            further[_METRICS].finish(metrics_text(report))
+            further[_METRICS].put_all([metrics_text(report)])
     faults = [file.fault for file in (*own.values(), *further.values()) if file.fault is not None] + unreadable
     if faults:
         raise faults[0]
@@ -133,7 +133,7 @@ def write_merged(report: dict[str, Any], pictures: "Pictures", folder: Path) -> 
         own = {name: stack.enter_context(_Replacement(folder / name, folder, kinds[name])) for name in REPORTS}
         found = PageRows(report, gallery.places([job["state"] for job in report["jobs"]]))
         _write_rows(report, [(own["report.json"], JSON), (own["results.csv"], CSV)], found)
-        own["report.html"].finish(render(report, pictures, found))
+        own["report.html"].put_all(render(report, pictures, found))
     faults = [file.fault for file in own.values() if file.fault is not None]
     if faults:
         raise faults[0]
@@ -326,9 +326,7 @@ def _write_rows(report: dict[str, Any], files: Sequence[tuple["_Replacement", "F
             file.put(f"{form.between if number else ''}{text}")
         number += len(rows)
     for file, form in files:
-        for text in form.last(report):
-            file.put(text)
-        file.finish()
+        file.put_all(form.last(report))
 
 
 class _Replacement:
@@ -366,9 +364,10 @@ class _Replacement:
             except OSError as error:
                 self._fail(error)
 
-    def finish(self, text: str = "") -> None:
-        """Append the last text and replace the file."""
-        self.put(text)
+    def put_all(self, texts: Iterable[str]) -> None:
+        """Append the last texts and replace the file."""
+        for text in texts:
+            self.put(text)
         if self._file is not None:
             try:
                 Disk().flush(self._file)

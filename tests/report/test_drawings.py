@@ -16,12 +16,11 @@ from batchrunner.report import timeline as drawing
 from batchrunner.report.charts import AttemptTable, Chart, Try, generation_times, polls, seconds_of
 from batchrunner.report.failure_groups import causes, command
 from batchrunner.report.formats import CSV, JUNIT, metrics_text, pieces
-from batchrunner.report.html import render
 from batchrunner.report.time_axis import Axis, nice_seconds, nice_step
 from batchrunner.report.timeline import CALL_STATUSES, MOST_ROWS, PHASES, Drawing, Span, phases_of
 from batchrunner.report.writer import build, status_text, to_json
 from tests.browser.sample_batches import START, sample_batch
-from tests.report.test_report import ALL, NOW, RUN, SCHEMA, attempt, record, snapshot
+from tests.report.test_report import ALL, NOW, RUN, SCHEMA, attempt, page_of, record, snapshot
 
 
 def report_of(jobs: int) -> dict[str, Any]:
@@ -307,7 +306,7 @@ def test_a_report_is_written_for_any_journal(seed: int) -> None:
     )  # fmt: skip
     report = build(replace(snapshot(*records, run=runs[-1]), runs=runs, timeline_events=timeline), "0.1.0")
     Draft202012Validator(SCHEMA).validate(json.loads(to_json(report)))
-    assert render(report).endswith("</html>\n")
+    assert page_of(report).endswith("</html>\n")
     assert "".join(pieces(CSV, report)).count("\r\n") == len(records) + 1
     assert "".join(pieces(JUNIT, report)).endswith("</testsuites>\n")
     assert metrics_text(report)

@@ -16,13 +16,14 @@ import pytest
 
 from batchrunner.errors import LocalFault
 from batchrunner.job import Job, Record, Snapshot, State
+from batchrunner.media.posters import Pictures
 from batchrunner.report import formats, gallery, rows, writer
 from batchrunner.report.charts import AttemptTable, generation_times
 from batchrunner.report.formats import CSV, JSON, JUNIT
 from batchrunner.report.html import render
 from batchrunner.storage.durable_files import Disk
 from tests.browser.sample_batches import sample_batch
-from tests.report.test_report import ALL, RUN, built, record, snapshot
+from tests.report.test_report import ALL, RUN, built, page_of, record, snapshot
 
 STATES = ("succeeded", "failed", "in_doubt", "in_flight", "pending")
 
@@ -73,6 +74,14 @@ def test_rows_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(gallery, "MOST", 20)
     few, many = (peak_bytes(sample_batch(jobs), tmp_path) for jobs in (100, 700))
     assert (many - few) / 600 < 1000
+
+
+def test_a_page_is_never_one_text_in_memory() -> None:
+    """A page with pictures has many megabytes. No piece has the cards, the details or the pictures of many jobs."""
+    shot = sample_batch(1000)
+    pictures = Pictures({f"strip-{number}": "x" * 4000 for number in range(1000)}, {})
+    sizes = [len(piece) for piece in render(writer.build(shot, "0.1.0"), pictures)]
+    assert max(sizes) < sum(sizes) / 10
 
 
 def test_one_pass_over_the_rows_serves_all_files_and_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +224,7 @@ def test_a_page_that_omits_jobs_says_so_and_draws_them_all(monkeypatch: pytest.M
         *[record(f"{n}p", State.PENDING) for n in range(9)],
         *ALL,
     )
-    page = render(writer.build(shot, "0.1.0"))
+    page = page_of(writer.build(shot, "0.1.0"))
     assert page.count('<li class="card"') == 12
     text = text_of(page)
     assert (
@@ -228,7 +237,7 @@ def test_a_page_that_omits_jobs_says_so_and_draws_them_all(monkeypatch: pytest.M
 
 
 def test_a_complete_page_mentions_no_omission() -> None:
-    assert "are shown here" not in render(writer.build(snapshot(*ALL), "0.1.0"))
+    assert "are shown here" not in page_of(writer.build(snapshot(*ALL), "0.1.0"))
 
 
 def test_posters_are_for_jobs_with_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,14 +245,14 @@ def test_posters_are_for_jobs_with_a_card(monkeypatch: pytest.MonkeyPatch) -> No
     assert writer.on_page(shot) == shot
     monkeypatch.setattr(gallery, "MOST", 10)
     ids = [entry.id for entry in writer.on_page(shot).entries]
-    page = render(writer.build(shot, "0.1.0"))
+    page = page_of(writer.build(shot, "0.1.0"))
     assert re.findall(r"<h3>(?:<a [^>]*>)?<bdi>([^<]+)</bdi>", page)[-10:] == ids
 
 
 def test_earlier_jobs_are_listed_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("batchrunner.report.html._MOST_EARLIER", 3)
     old = tuple(record(str(n), State.SUCCEEDED) for n in range(8))
-    page = render(writer.build(snapshot(ALL[0], earlier=old), "0.1.0"))
+    page = page_of(writer.build(snapshot(ALL[0], earlier=old), "0.1.0"))
     assert "and 5 more in report.json" in text_of(page)
 
 

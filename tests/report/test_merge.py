@@ -10,13 +10,11 @@ import pytest
 from batchrunner.errors import Problem, UsageError
 from batchrunner.job import Entry, Record, Run, Snapshot, State, TimelineEvent
 from batchrunner.manifest import schema_fast
-from batchrunner.media.posters import Pictures
 from batchrunner.report import writer
 from batchrunner.report.failure_groups import causes
-from batchrunner.report.html import render
 from batchrunner.report.merge import Source, merge, missing_shards
 from batchrunner.report.overview import headline
-from tests.report.test_report import NOW, RUN, SCHEMA, attempt, record, validated
+from tests.report.test_report import NOW, RUN, SCHEMA, attempt, page_of, record, validated
 
 PRICE = 2_000_000.0
 
@@ -165,7 +163,7 @@ def test_each_run_directory_has_commands_of_its_own() -> None:
 
 
 def test_the_page_links_clips_and_directories() -> None:
-    page = render(merge([source(1, {0: clip("a b")}), source(2, {1: failed("c")})]), Pictures())
+    page = page_of(merge([source(1, {0: clip("a b")}), source(2, {1: failed("c")})]))
     assert 'data-clip="./shard-1-of-2/a%20b.mp4"' in page
     assert 'href="./shard-2-of-2/report.html"' in page
     assert "batchrunner report of 2 run directories" in page

@@ -13,9 +13,8 @@ from batchrunner.plan.endings import ENDINGS, Next
 from batchrunner.report import writer
 from batchrunner.report.build import build
 from batchrunner.report.failure_groups import command
-from batchrunner.report.html import render
 from batchrunner.report.text import next_steps
-from tests.report.test_report import RUN, attempt, record, snapshot
+from tests.report.test_report import RUN, attempt, page_of, record, snapshot
 
 WAITING = record("w", State.PENDING)
 FLYING = record("f", State.IN_FLIGHT, attempt(generation_id="g", outcome="accepted"))
@@ -34,7 +33,7 @@ def commands(kind: str, *records: Record) -> list[str]:
     shot = snapshot(*records, run=replace(RUN, exit_status=status, stopped=stopped, stop_kind=kind))
     report = build(shot, "0.1.0")
     steps = next_steps(report)
-    page, text = render(report), " ".join(writer.status_text(report).split())
+    page, text = page_of(report), " ".join(writer.status_text(report).split())
     posted = webhook.body(report, Path("output/heroes"))["text"]
     for step in steps:
         shown = step.command or step.text

@@ -13,9 +13,8 @@ from batchrunner.report import overview
 from batchrunner.report.build import build
 from batchrunner.report.failure_groups import causes
 from batchrunner.report.gallery import cards, in_order
-from batchrunner.report.html import render
 from batchrunner.report.labels import label, stem
-from tests.report.test_report import ALL, RUN, attempt, record, snapshot
+from tests.report.test_report import ALL, RUN, attempt, page_of, record, snapshot
 
 BUDGET = replace(RUN, settings_json=json.dumps({"max_credits": 4e6}))
 
@@ -73,7 +72,7 @@ def test_failures_come_first_and_each_has_one_action(kind: str) -> None:
     assert all(action.command or action.text for action in actions)
     settled = [cause for action in actions for cause in action.causes]
     assert sorted(settled, key=repr) == sorted(causes(report), key=repr), "each problem has exactly one"
-    page = unescape(render(report))
+    page = unescape(page_of(report))
     assert page.count('<article class="cause ') == len(actions)
     assert overview.advice(report) == ENDINGS[kind].advice
     assert ENDINGS[kind].advice in page
@@ -117,8 +116,8 @@ def test_takes_of_a_job_are_next_to_each_other() -> None:
 
 
 def test_a_rehearsal_is_labelled_and_a_real_run_is_not() -> None:
-    assert "stand-in" in render(build(snapshot(*ALL), "0.1.0")).partition("<body>")[2]
+    assert "stand-in" in page_of(build(snapshot(*ALL), "0.1.0")).partition("<body>")[2]
     assert (
         "stand-in"
-        not in render(build(snapshot(*ALL, run=replace(RUN, provider="aimlapi")), "0.1.0")).partition("<body>")[2]
+        not in page_of(build(snapshot(*ALL, run=replace(RUN, provider="aimlapi")), "0.1.0")).partition("<body>")[2]
     )

@@ -66,6 +66,11 @@ def built(shot: Snapshot) -> dict[str, Any]:
     return validated(report | {rows: [dict(row) for row in report[rows]] for rows in ("jobs", "earlier_jobs")})
 
 
+def page_of(report: dict[str, Any]) -> str:
+    """Return report.html as one text."""
+    return "".join(render(report))
+
+
 def validated(report: dict[str, Any]) -> dict[str, Any]:
     Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(report)
     return report
@@ -318,7 +323,7 @@ def scripts(text: str) -> list[str]:
 
 
 def test_hostile_text_is_inert_on_the_page() -> None:
-    text = render(built(hostile()))
+    text = page_of(built(hostile()))
     page = Page(text)
     assert page.open == []
     assert {tag for tag, _ in page.tags}.isdisjoint({"img", "iframe", "object", "video"})
@@ -345,7 +350,7 @@ def digest(text: str) -> str:
 
 def test_the_page_is_complete_and_loads_nothing() -> None:
     shot = snapshot(*ALL, earlier=(record("old", State.SUCCEEDED),), run=replace(RUN, stopped="deadline"))
-    text = render(built(shot))
+    text = page_of(built(shot))
     page = Page(text)
     policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     style = text[text.index("<style>") + 7 : text.index("</style>")]
@@ -378,13 +383,13 @@ def test_the_page_is_complete_and_loads_nothing() -> None:
 def test_a_clip_in_a_folder_is_linked() -> None:
     shot = snapshot(ALL[0])
     named = replace(shot.entries[0], output_name="train/É #1")
-    assert 'href="./train/%C3%89%20%231.mp4"' in render(built(replace(shot, entries=(named,))))
+    assert 'href="./train/%C3%89%20%231.mp4"' in page_of(built(replace(shot, entries=(named,))))
 
 
 def test_clips_that_several_buckets_have_are_no_links_either() -> None:
     copied = replace(CLIP, objects={"s3://clips/shard-1-of-2/job-0.mp4": '"etag"'})
     run = replace(RUN, settings_json=json.dumps({"keep_local": False}))
-    text = render(built(snapshot(record("a", State.SUCCEEDED, result=copied), run=run)))
+    text = page_of(built(snapshot(record("a", State.SUCCEEDED, result=copied), run=run)))
     assert '<a href="./job-0.mp4"' not in text
     assert "The clips are only in buckets" in text
 
@@ -396,7 +401,7 @@ def test_a_clip_that_only_a_bucket_has_is_no_link_and_the_page_names_the_command
     settings = {"deliver": "s3://clips/", "keep_local": keep_local, "options": ["--allow-bucket", "clips"]}
     copied = replace(CLIP, objects={"s3://clips/job-0.mp4": '"etag"'})
     run = replace(RUN, settings_json=json.dumps(settings))
-    text = render(built(snapshot(record("a", State.SUCCEEDED, result=copied), run=run)))
+    text = page_of(built(snapshot(record("a", State.SUCCEEDED, result=copied), run=run)))
     assert ('<a href="./job-0.mp4"' in text) == keep_local
     assert ("The clips are only in <bdi>s3://clips/</bdi>" in text) != keep_local
     shown = "".join(re.findall(r"<span>([^<]*)</span>", text))
@@ -406,7 +411,7 @@ def test_a_clip_that_only_a_bucket_has_is_no_link_and_the_page_names_the_command
 def test_a_running_batch_without_parameters_has_a_page() -> None:
     bare = replace(job("a"), params={})
     shot = Snapshot(replace(RUN, finished_at=None, exit_status=None), (Entry(0, "a", bare),), {})
-    assert "not finished or killed" in render(built(shot))
+    assert "not finished or killed" in page_of(built(shot))
 
 
 def test_both_files_are_replaced_atomically(tmp_path: Path) -> None:
