@@ -69,10 +69,7 @@ class CallHealth:
 
         running: how many calls of this kind are running.
         """
-        breaker, most = self._breakers[call], self._most[call]
-        if breaker.most_active is not None:
-            most = min(most, breaker.most_active)
-        return None if running >= most else breaker.next_call_at(now)
+        return None if running >= self._most[call] else self._breakers[call].next_call_at(now, running)
 
     def is_closed(self, call: str) -> bool:
         """Return whether the breaker is closed: calls of this kind may start without waiting."""

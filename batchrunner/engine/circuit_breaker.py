@@ -121,8 +121,13 @@ class CircuitBreaker:
         """Whether a free status request must succeed before the next call."""
         return self._careful and not self._probed and self.status in {CallStatus.DOWN, CallStatus.UNREACHABLE}
 
-    def next_call_at(self, now: float) -> float | None:
-        """Return when the next call may start: `now`, a later time, or None while a probe is active."""
+    def next_call_at(self, now: float, running: int = 0) -> float | None:
+        """Return when the next call may start: `now`, a later time, or None until a running call has ended.
+
+        running: the number of active calls.
+        """
+        if self._careful and (most := self.most_active) is not None and running >= most:
+            return None
         if self.since is None:
             return now
         return None if self._probing else max(now, self.next_at)

@@ -100,7 +100,7 @@ class Posters:
         due: deque[tuple[Record, str]] = deque(maxlen=_LEFT_BEHIND)
 
         def listen(event: Event) -> None:
-            if isinstance(event, JobMoved):
+            if type(event) is JobMoved:
                 if event.move is Move.DELIVER and (name := names.get(event.record.job.fingerprint)) is not None:
                     due.append((event.record, name))
             elif due and (self._making is None or self._making.done()):

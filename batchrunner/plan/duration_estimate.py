@@ -27,7 +27,7 @@ class Forecast:
     def __init__(self, records: Iterable[Record] = (), starts: Iterable[float] = ()) -> None:
         self._starts = sorted(starts)
         self._seen: dict[Kind, deque[float]] = {}
-        self._works: dict[Kind, deque[float | None]] = {}
+        self._jobs: dict[Kind, deque[Job]] = {}  # in the same order
         self._usual: dict[Kind, tuple[WorkTrend, float]] = {}  # of the durations so far
         for record in self._latest(sorted([record for record in records if record.attempts], key=_completed_at)):
             self.learn(record)
@@ -67,9 +67,9 @@ class Forecast:
         if took_s >= 0:
             kind = kind_of(job)
             if kind not in self._seen:
-                self._seen[kind], self._works[kind] = deque(maxlen=_KEPT), deque(maxlen=_KEPT)
+                self._seen[kind], self._jobs[kind] = deque(maxlen=_KEPT), deque(maxlen=_KEPT)
             self._seen[kind].append(took_s)
-            self._works[kind].append(work_of(job))
+            self._jobs[kind].append(job)
             self._usual.pop(kind, None)
 
     @property
@@ -80,7 +80,7 @@ class Forecast:
     @property
     def works(self) -> Mapping[Kind, Sequence[float | None]]:
         """The works of their jobs (`batchrunner.plan.duration_trend`), in the same order."""
-        return self._works
+        return {kind: list(map(work_of, jobs)) for kind, jobs in self._jobs.items()}
 
     @property
     def lacking(self) -> int:
@@ -103,7 +103,7 @@ class Forecast:
         if not seen:
             return None
         if kind not in self._usual:
-            self._usual[kind] = usual_of(seen, self._works[kind], 0.0)
+            self._usual[kind] = usual_of(seen, list(map(work_of, self._jobs[kind])), 0.0)
         trend, usual_s = self._usual[kind]
         return usual_s * trend.factor(work)
 

@@ -40,7 +40,7 @@ class DiskSpaceGuard:
 
     def on_event(self, event: Event) -> None:
         """Record the size of a delivered clip. Subscribe this to the run's events."""
-        if isinstance(event, JobMoved) and event.record.result is not None:
+        if type(event) is JobMoved and event.record.result is not None:
             size_bytes = event.record.result.size_bytes
             self._largest_bytes = max(self._largest_bytes, size_bytes)
             if self._free_bytes is not None:

@@ -121,6 +121,7 @@ class Fit:
         smooth = _smoothed(shares, seen)
         self.survival = _left(smooth)
         self.median_s, self.late_s = self._by_when(0.5), self._by_when(_LATE)
+        self._odd_s = self._by_when(1 - _ODD), self._by_when(_ODD)  # earlier and later ones are unexpected
         self.mean_s = sum(
             share * (low + high) / 2 for share, (low, high) in zip(smooth, pairwise(EDGES_S), strict=True)
         )
@@ -141,9 +142,8 @@ class Fit:
 
     def odd(self, after_s: float, by_s: float, work: float | None = None) -> int:
         """Return -1 if hardly any was expected to complete that early, 1 if that late, otherwise 0."""
-        factor = self.trend.factor(work)
-        after_s, by_s = after_s / factor, by_s / factor
-        return int(self.longer_than(after_s) < _ODD) - int(1 - self.longer_than(by_s) < _ODD)
+        factor, (early_s, late_s) = self.trend.factor(work), self._odd_s
+        return (after_s > late_s * factor) - (by_s < early_s * factor)
 
     def _by_when(self, share: float) -> float:
         """Return the time at which all but this share are complete."""
