@@ -26,30 +26,24 @@ def allowance_after_acceptance(allowance: float) -> float:
 
 
 class Pace:
-    """How many calls a second may be made, on average. A burst is at most one second's worth.
+    """How many calls a second may be made, on average. A burst is at most one second's worth."""
 
-    calls_per_s: None for no limit.
-    """
-
-    def __init__(self, calls_per_s: float | None) -> None:
+    def __init__(self, calls_per_s: float) -> None:
         self._rate = calls_per_s
-        self._burst = max(1.0, calls_per_s or 1.0)
+        self._burst = max(1.0, calls_per_s)
         self._tokens = self._burst
         self._at = 0.0  # monotonic, s: when the tokens were counted
 
     def next_at(self, now: float) -> float:
         """Return when the next call may be made: `now`, or a later moment (monotonic, s)."""
-        if self._rate is None:
-            return now
-        self._refill(now, self._rate)
+        self._refill(now)
         return now if self._tokens >= 1.0 else now + (1.0 - self._tokens) / self._rate
 
     def take(self, now: float) -> None:
         """Count a call that is made at `now`."""
-        if self._rate is not None:
-            self._refill(now, self._rate)
-            self._tokens -= 1.0
+        self._refill(now)
+        self._tokens -= 1.0
 
-    def _refill(self, now: float, rate: float) -> None:
-        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * rate)
+    def _refill(self, now: float) -> None:
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
         self._at = max(self._at, now)

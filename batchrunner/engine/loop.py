@@ -71,7 +71,8 @@ class Engine:
         self._context = context
         self._flow = JobFlow(context, admission)
         self._reconciler = Reconciler(context)
-        self._pace = Pace(policy.calls_per_s)
+        own = None if policy.calls_per_s is None else Pace(policy.calls_per_s)
+        self._paces = [pace for pace in (own, deps.pace) if pace is not None]
         self._run_deadline = RunDeadline(0.0)
         self._shutdown = Shutdown()
         self._tasks: dict[_Active, asyncio.Task[None]] = {}
@@ -206,10 +207,11 @@ class Engine:
         allowed_at = self._calls.next_call_at(call, now, self._running[call])
         if allowed_at is None:
             return None
-        if call in {"download", "deliver"}:
-            return max(due, allowed_at)
-        shared_at = self._deps.pace.next_at(now) if self._deps.pace is not None else now
-        return max(due, allowed_at, self._pace.next_at(now), shared_at)
+        moment = max(due, allowed_at)
+        if call not in {"download", "deliver"}:
+            for pace in self._paces:
+                moment = max(moment, pace.next_at(now))
+        return moment
 
     def _may_call(self, call: str, now: float) -> bool:
         moment = self._call_at(call, now, now)
@@ -285,11 +287,11 @@ class Engine:
         if self._queue.is_full(self._calls.cap):
             return
         left = self._run_deadline.left(now, self._deps.clock.now())
+        undelivered = len(self._flow.downloads) + self._running["download"]
         while not self.stopped and not self._flow.shared.is_blocked(now) and self._may_call("submit", now):
             if self._calls.wants_probe():
                 self._start_probe(now)
                 break
-            undelivered = len(self._flow.downloads) + self._running["download"]
             admitted = self._flow.admitter.next(now, self._calls.cap, left, undelivered)
             if admitted is None:
                 break
@@ -328,9 +330,8 @@ class Engine:
         self._create_task(active, self._work(active, work))
 
     def _count_call(self, now: float) -> None:
-        self._pace.take(now)
-        if self._deps.pace is not None:
-            self._deps.pace.take(now)
+        for pace in self._paces:
+            pace.take(now)
 
     def _create_task(self, active: "_Active", coroutine: Coroutine[Any, Any, None]) -> None:
         self._tasks[active] = asyncio.get_running_loop().create_task(coroutine)

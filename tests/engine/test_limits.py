@@ -53,13 +53,6 @@ def test_the_cap_stays_between_one_and_the_limit(limit: int, story: list[int | N
 # The pace
 
 
-def test_without_a_rate_there_is_no_pace() -> None:
-    pace = Pace(None)
-    for _ in range(1000):
-        assert pace.next_at(5.0) == 5.0
-        pace.take(5.0)
-
-
 @pytest.mark.parametrize(("rate", "burst"), [(0.1, 1), (1.0, 1), (2.5, 2), (10.0, 10)])
 def test_a_burst_is_a_second_s_worth_and_then_the_rate_holds(rate: float, burst: int) -> None:
     pace, now, moments = Pace(rate), 1000.0, []
