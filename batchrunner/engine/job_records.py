@@ -66,10 +66,10 @@ class JobRecords:
 
         attempts: how many of its latest changed. save: stores the record with something else, instead of alone.
         """
-        await self._save(record, attempts, save)
-        self.update(record)
-        self._deps.account.moved(record)
         deps = self._deps
+        await self._saved(deps.journal.save(record, attempts=attempts) if save is None else save(record))
+        self.update(record)
+        deps.account.moved(record)
         deps.announce(JobMoved(deps.clock.now(), deps.ids(record.job.fingerprint), move, record))
         return record
 
@@ -89,7 +89,7 @@ class JobRecords:
             record = advance(before, Move.BEGIN_SUBMIT, **intent)
             record = advance(record, Move.REFUSE, error=fault.problem, ended_at=clock.now())
             with suppress(LocalFault):
-                await self._save(record)
+                await self._saved(self._deps.journal.save(record))
             self.update(record)
             if fault.kind != LEASE_LOST:
                 self._deps.account.moved(record)
@@ -125,7 +125,7 @@ class JobRecords:
     async def generating(self, record: Record) -> None:
         """Store and announce that the service was seen working on a job for the first time. Raises LocalFault."""
         self.update(record)
-        await self._save(record)
+        await self._saved(self._deps.journal.save(record))
         self._deps.announce(JobSeen(self._deps.clock.now(), self._deps.ids(record.job.fingerprint), record))
 
     async def annotate(self, record: Record, save: Save | None = None) -> None:
@@ -133,11 +133,8 @@ class JobRecords:
 
         Raises LocalFault.
         """
-        await self._save(record, save=save)
+        await self._saved((save or self._deps.journal.save)(record))
         self.update(record)
-
-    def _save(self, record: Record, attempts: int = 1, save: Save | None = None) -> Awaitable[None]:
-        return self._saved(self._deps.journal.save(record, attempts=attempts) if save is None else save(record))
 
     async def _saved(self, saving: Awaitable[None]) -> None:
         """Wait for a save, and take in that it failed."""
@@ -164,7 +161,7 @@ class JobRecords:
     async def flush(self) -> None:
         """Store what was learned of the generations in flight since their last moves. Raises LocalFault."""
         for record in [record for record in self._records.values() if record.state is State.IN_FLIGHT]:
-            await self._save(record)
+            await self._saved(self._deps.journal.save(record))
 
     def notice(self, fingerprint: str, message: str, *, once: bool = False) -> None:
         """Announce a notice about a job. once: only if the same message was not announced before, for any job."""
