@@ -144,11 +144,12 @@ class CircuitBreaker:
         if breaker_generation != self._round and not in_doubt:
             return False
         self._streak = self._attempts = 0
-        closes = self.since is not None
+        if self.since is None:
+            return False
         self.status, self.since, self.reason = CallStatus.FINE, None, NO_REASON
         self._began.clear()
         self._probing = self._probed = False
-        return closes
+        return True
 
     def settled(self, now: float, *, accepted: bool) -> bool:
         """Record that the service's log settled a job in doubt.

@@ -142,7 +142,7 @@ class Ledger:
 
     def __init__(self, budget: Budget, records: Iterable[Record] = ()) -> None:
         self.budget = budget
-        self.on_overrun: Callable[[Record], None] = lambda _: None
+        self.on_overrun: Callable[[Record], None] | None = None
         self._total = Spend()
         self._by_job: dict[str, Spend] = {}
         self._changed: dict[str, Record] = {}  # whose spend is not in the total yet
@@ -168,8 +168,9 @@ class Ledger:
     def update(self, record: Record) -> None:
         """Replace a job's spend with that of its current record. This also releases a hold for the job."""
         self._changed[record.job.fingerprint] = record
-        self._holds.pop(record.job.fingerprint, None)
-        if record.attempts and self._is_new_overrun(record.attempts[-1]):
+        if record.job.fingerprint in self._holds:
+            del self._holds[record.job.fingerprint]
+        if self.on_overrun and record.attempts and self._is_new_overrun(record.attempts[-1]):
             self.on_overrun(record)
 
     def hold(self, record: Record, estimate: float | None) -> None:

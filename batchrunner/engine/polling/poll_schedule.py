@@ -34,7 +34,7 @@ class PollSchedule:
         self._interval_s = interval_s
         self._late_s, self._mean_s = fit.late_s, fit.mean_s
         roots = [(hazard * interval_s) ** _POWER for hazard in fit.hazard]
-        budget = self._budget(1.0)
+        self._usual_budget = budget = self._budget(1.0)
         left = [(before + after) / 2 for before, after in pairwise(fit.survival)]
         (low, high), scale = _SCALES, 1.0
         for _ in range(_TURNS):
@@ -56,7 +56,7 @@ class PollSchedule:
         share: of a full wait. work: of the job.
         """
         factor = self.trend.factor(work)
-        more = self._budget(factor) / self._budget(1.0)
+        more = self._budget(factor) / self._usual_budget
         wait_s = factor * self._usual_wait_s(elapsed_s / factor, share / more)
         longest_s = LONGEST * self._interval_s
         if elapsed_s > factor * self._late_s:  # its age alone gives the next wait

@@ -99,7 +99,8 @@ class Poller:
         watch = self._watches.pop(record.job.fingerprint, None)
         if watch is None or watch.queued or not running:
             return
-        durations = self._durations.setdefault(watch.key, Durations())
+        if (durations := self._durations.get(watch.key)) is None:
+            durations = self._durations[watch.key] = Durations()
         durations.learn(max(0.0, watch.seen_at - watch.since), now - watch.since, watch.work)
         if (plan := self._plans.get(watch.key)) is not None:
             plan.news += 1
