@@ -5,6 +5,7 @@ A clip that has its final names is safe: nothing that the bucket does makes it f
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batchrunner.engine.backoff import DELIVERIES
@@ -21,7 +22,7 @@ from batchrunner.engine.outcomes import (
 from batchrunner.engine.steps.context import StepContext, fail_generation, retry_wait_s
 from batchrunner.errors import CallError, LocalFault
 from batchrunner.events import Fetching
-from batchrunner.job import Move, Record, Result, State, advance
+from batchrunner.job import Move, Result, State, advance
 from batchrunner.transfer.expectations import expectation_warnings
 
 if TYPE_CHECKING:
@@ -45,10 +46,7 @@ async def download(context: StepContext, fingerprint: str, url: str, breaker_gen
 
 async def keep(context: StepContext, fingerprint: str, fetched: "Fetched") -> NextStep:
     """Give a checked clip its final names. With a bucket, the job is in flight until its copy there is confirmed."""
-
-    async def save(record: Record) -> None:
-        await context.deps.store.deliver(record.job, fetched, record)
-
+    save = partial(context.deps.store.deliver, context.records[fingerprint].job, fetched)
     if context.deps.bucket is None:
         await delivered(context, fingerprint, fetched.result, save)
         return Finish()
