@@ -45,8 +45,8 @@ _SLOW = (
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For ``-n auto``: two workers more than there are CPUs, because tests of whole processes mostly wait."""
-    return (os.cpu_count() or 1) + 2
+    """For ``-n auto``: four workers more than there are CPUs, because tests of whole processes mostly wait."""
+    return (os.cpu_count() or 1) + 4
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -88,20 +88,34 @@ def folders_of_this_test(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
 
 
-def pytest_collectstart(collector: pytest.Collector) -> None:
-    """Import the test modules in an order of this worker's own.
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile new test modules in the controller of several workers, before it starts them.
 
-    After a fresh checkout, nothing is compiled. In the same order, all workers would compile every module at the same
-    time; this way each compiles a share, and finds the others' shares.
+    Otherwise all workers would compile every module at the same time after a fresh checkout.
     """
-    worker = getattr(collector.config, "workerinput", None)
-    if worker is None or not isinstance(collector, pytest.Session):
+    if not session.config.pluginmanager.has_plugin("dsession"):
         return
-    names = list(map(_module_name, _files_of(collector.config)))
-    first = len(names) * int(worker["workerid"].removeprefix("gw")) // int(worker["workercount"])
-    for name in (*names[first:], *names[:first]):
-        with suppress(Exception, pytest.skip.Exception):  # pytest imports it again, and reports what is wrong
+    names = [_module_name(path) for path in _files_of(session.config) if not _is_compiled(path)]
+    processes = os.cpu_count() or 1
+    for child in [_forked_import(names[first::processes]) for first in range(min(processes, len(names)))]:
+        os.waitpid(child, 0)
+
+
+def _is_compiled(path: Path) -> bool:
+    cached = path.parent.glob(f"__pycache__/{path.stem}.{sys.implementation.cache_tag}-pytest-*.pyc")
+    return any(file.stat().st_mtime >= path.stat().st_mtime for file in cached)
+
+
+def _forked_import(names: list[str]) -> int:
+    """Import modules in a forked process, whose id is returned. Python writes their bytecode."""
+    child = os.fork()
+    if child:
+        return child
+    for name in names:
+        with suppress(BaseException):  # the workers import it again, and report what is wrong
             importlib.import_module(name)
+    os._exit(0)
 
 
 def _files_of(config: pytest.Config) -> Iterator[Path]:
