@@ -12,14 +12,14 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from fractions import Fraction
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 MEDIA = ROOT / "manifests" / "media"
 NOW = 1_800_000_000.0  # wall time for tests that need one
 _TESTS = count()
+V = TypeVar("V")
 _MEMORY_BYTES = 4 << 30  # a multiple of what the tests write
 
 
@@ -173,6 +174,29 @@ def pytest_collection_finish() -> None:
 
 def _place(item: pytest.Item) -> int:
     return next((place for place, name in enumerate(_SLOW) if item.nodeid.startswith(name)), len(_SLOW))
+
+
+def for_all(values: Collection[V], name: Callable[[V], str]) -> Callable[[Callable[[V], None]], Callable[[], None]]:
+    """Make one test of a check of many values. A failure names each value that fails, and says why.
+
+    A case of its own for each value would cost more time than a check that takes microseconds.
+    """
+
+    def decorated(check: Callable[[V], None]) -> Callable[[], None]:
+        def test() -> None:
+            problems = []
+            for value in values:
+                try:
+                    check(value)
+                except Exception as error:  # noqa: BLE001 (it is reported with its value)
+                    problems.append(f"{name(value)}: {type(error).__name__}: {error}")
+            assert not problems, "\n".join(problems)
+            assert values
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return decorated
 
 
 class Opening(Disk):

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from batchrunner.providers import registry
-from tests.conftest import ROOT
+from tests.conftest import ROOT, for_all
 
 PACKAGE = "batchrunner"
 MOST_LINES = 500  # a module longer than this should be split; longer ones need a reason here
@@ -257,7 +257,7 @@ def test_errors_imports_nothing_of_the_package() -> None:
     assert not [name for name in module.imports | module.later if name.startswith(PACKAGE)]
 
 
-@pytest.mark.parametrize("short", sorted(pure()))
+@for_all(sorted(pure()), str)
 def test_pure_modules_import_no_io(short: str) -> None:
     todo, seen = [f"{PACKAGE}.{short}"], set[str]()
     while todo:
@@ -268,7 +268,7 @@ def test_pure_modules_import_no_io(short: str) -> None:
         todo += module.inner - seen
 
 
-@pytest.mark.parametrize("module", everything(), ids=by_name)
+@for_all(everything(), by_name)
 def test_modules_that_call_themselves_pure_are_checked(module: Module) -> None:
     says_so = re.search(r"(^|\W)Pure(\.|:|;)", ast.get_docstring(module.tree) or "")
     assert bool(says_so) == (module.name.removeprefix("batchrunner.") in pure()) or not says_so
@@ -319,7 +319,7 @@ def reads_time(node: ast.AST) -> bool:
     )
 
 
-@pytest.mark.parametrize("module", everything(), ids=by_name)
+@for_all(everything(), by_name)
 def test_only_the_clock_reads_time_or_sleeps(module: Module) -> None:
     if module.name == "batchrunner.clock":
         return
@@ -327,7 +327,7 @@ def test_only_the_clock_reads_time_or_sleeps(module: Module) -> None:
     assert [place(module, node) for node in nodes(module, ast.Attribute, ast.Name) if reads_time(node)] == []
 
 
-@pytest.mark.parametrize("module", everything(), ids=by_name)
+@for_all(everything(), by_name)
 def test_tasks_and_loops_are_created_only_in_the_listed_modules(module: Module) -> None:
     if module.name not in TASK_MAKERS:
         found = [place(module, node) for node in nodes(module, ast.Attribute, ast.Name) if name_in(node) in TASKS]
@@ -351,7 +351,7 @@ def test_the_listed_modules_create_tasks_and_loops() -> None:
 # Sizes and docstrings
 
 
-@pytest.mark.parametrize("module", everything(), ids=by_name)
+@for_all(everything(), by_name)
 def test_functions_are_short_and_take_few_parameters(module: Module) -> None:
     for node in nodes(module, ast.FunctionDef, ast.AsyncFunctionDef):
         assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -362,7 +362,7 @@ def test_functions_are_short_and_take_few_parameters(module: Module) -> None:
         assert len(names) <= 7, f"{place(module, node)}: {node.name} takes {len(names)} parameters"
 
 
-@pytest.mark.parametrize("module", everything(), ids=by_name)
+@for_all(everything(), by_name)
 def test_a_long_module_has_a_reason(module: Module) -> None:
     lines = len(module.text.splitlines())
     assert (lines > MOST_LINES) <= (module.name in LONG_FILES), f"{module.name} has {lines} lines"
@@ -372,7 +372,7 @@ def test_only_long_modules_have_a_reason() -> None:
     assert {name for name in LONG_FILES if len(modules()[name].text.splitlines()) <= MOST_LINES} == set()
 
 
-@pytest.mark.parametrize("module", everything(), ids=by_name)
+@for_all(everything(), by_name)
 def test_every_module_describes_its_content(module: Module) -> None:
     text = ast.get_docstring(module.tree)
     assert text
@@ -389,7 +389,7 @@ def comments(path: Path) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string
 
 
-@pytest.mark.parametrize("module", everything(), ids=by_name)
+@for_all(everything(), by_name)
 def test_every_exemption_names_its_rule_and_its_reason(module: Module) -> None:
     if not any(pattern.search(module.text) for pattern in (CALM, IGNORE)):
         return
@@ -400,7 +400,7 @@ def test_every_exemption_names_its_rule_and_its_reason(module: Module) -> None:
                 assert len(re.sub(r"\W", "", match["reason"])) >= 8, f"{module.path.name}:{line}: no reason given"
 
 
-@pytest.mark.parametrize("module", everything(), ids=by_name)
+@for_all(everything(), by_name)
 def test_only_the_job_border_and_the_event_bus_catch_every_exception(module: Module) -> None:
     wide = []
     for node in nodes(module, ast.ExceptHandler):

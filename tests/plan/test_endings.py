@@ -1,6 +1,7 @@
 """The table of endings: exit statuses, advice, and priorities."""
 
 import errno
+from itertools import product
 
 import pytest
 
@@ -17,6 +18,7 @@ from batchrunner.plan.endings import (
     stop_for,
 )
 from batchrunner.storage.durable_files import fault
+from tests.conftest import for_all
 
 PLANNED = sorted(kind for kind, ending in ENDINGS.items() if ending.status is ExitStatus.STOPPED)
 PERSON = sorted(set(ENDINGS) - set(PLANNED))
@@ -56,10 +58,9 @@ def test_each_fault_of_a_file_has_an_ending(number: int) -> None:
     assert fault(OSError(number, "it failed"), "a clip could not be stored").kind in ENDINGS
 
 
-@pytest.mark.parametrize("planned", PLANNED)
-@pytest.mark.parametrize("person", PERSON)
-def test_a_reason_that_needs_a_person_outranks_a_planned_one(planned: str, person: str) -> None:
-    first, second = StopReason(planned, "first"), StopReason(person, "second")
+@for_all(list(product(PLANNED, PERSON)), repr)
+def test_a_reason_that_needs_a_person_outranks_a_planned_one(case: tuple[str, str]) -> None:
+    first, second = StopReason(case[0], "first"), StopReason(case[1], "second")
     assert more_severe(first, second) is second
     assert more_severe(second, first) is second
 
