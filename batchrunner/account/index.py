@@ -14,11 +14,11 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from batchrunner.account import checksums, journals, presence, runs_log, transactions
+from batchrunner.account import checksums, journals, presence, runs_log, schema, transactions
 from batchrunner.account.index_errors import mapped
 from batchrunner.account.older_copy import lost_work
 from batchrunner.account.rows import BatchRow
@@ -28,8 +28,6 @@ from batchrunner.journal.rows import RowDamaged
 from batchrunner.storage.durable_files import Disk
 
 _PATTERN = "index-*.db"
-VERSION = 3
-_ID = 0x42524130  # "BRA0"; the last byte is the version again, so that a changed byte is not taken for another version
 _BUSY_S = 30.0
 _CACHE_KIB = 16 * 1024  # at most; claims are at random pages of the index
 _STATEMENTS = 512  # kept compiled: a statement for each number of rows
@@ -163,13 +161,12 @@ class Index:
             status = self.path.stat()
             self._place = (status.st_dev, status.st_ino)
             self._add_missing()
-            _remove_repeated(connection)
 
     def _existing(self) -> tuple[sqlite3.Connection | None, tuple[Path, ...]]:
         """Return a connection to a sound index, or None; and the new names of broken ones. Raises UsageError."""
         found = sorted(self.state.glob(_PATTERN))
         if len(found) == 1:
-            with suppress(_Broken, sqlite3.Error, UnicodeDecodeError):  # then it is made again
+            with suppress(_Broken, sqlite3.Error, RowDamaged, UnicodeDecodeError):  # then it is made again
                 _upgrade(self.state, self._connect, found[0])
             found = sorted(self.state.glob(_PATTERN))
             self.path = found[0]
@@ -195,13 +192,13 @@ def require_sound(connection: sqlite3.Connection, path: Path) -> None:
     Each row is checked: a changed byte could hide a job that is paid for.
     """
     try:
-        version = version_of(connection)
-        if version > VERSION:
+        version = schema.version_of(connection)
+        if version > schema.VERSION:
             raise UsageError(
-                f"{path} was written by a newer batchrunner (index version {version}, this one knows {VERSION})",
+                f"{path} was written by a newer batchrunner (index version {version}, this one knows {schema.VERSION})",
                 "Install the newer version again; nothing was submitted and nothing was changed.",
             )
-        if version != VERSION or _schema(connection) != _own_schema():
+        if not schema.is_own(connection):
             raise _Broken
         if connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
             raise _Broken
@@ -212,23 +209,6 @@ def require_sound(connection: sqlite3.Connection, path: Path) -> None:
         if _is_broken(error):
             raise _Broken from error
         raise
-
-
-def version_of(connection: sqlite3.Connection) -> int:
-    """Return the version of an index; 0 for a file that is none. Raises sqlite3.Error."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    return version if connection.execute("PRAGMA application_id").fetchone()[0] == _ID + version else 0
-
-
-def _schema(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
-
-
-@cache
-def _own_schema() -> list[tuple[Any, ...]]:
-    with closing(connect(":memory:")) as empty:
-        create(empty)
-        return _schema(empty)
 
 
 def rebuild(state: Path, connection: Connect = connect) -> Rebuilt:
@@ -249,7 +229,7 @@ def _make(state: Path, connection: Connect, work: Transaction) -> Any:
     for path in _files(new):
         path.unlink(missing_ok=True)
     with closing(connection(str(new))) as target:
-        create(target)
+        schema.create(target)
         result = work(target)
     with new.open("rb") as file:
         os.fsync(file.fileno())
@@ -259,11 +239,11 @@ def _make(state: Path, connection: Connect, work: Transaction) -> Any:
 
 
 def _upgrade(state: Path, connection: Connect, path: Path) -> None:
-    """Replace an index of version 1, whose rows have no checksums; change one of version 2. Raises _Broken."""
+    """Replace an index of version 1, whose rows have no checksums; change one of a later version. Raises _Broken."""
     with closing(connection(str(path))) as old:
-        version = version_of(old)
-        if version == 2:
-            _upgrade_2(old)
+        version = schema.version_of(old)
+        if version in schema.CHANGED_IN_PLACE:
+            schema.upgrade(old)
         if version != 1:
             return
         if old.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
@@ -271,36 +251,6 @@ def _upgrade(state: Path, connection: Connect, path: Path) -> None:
         _make(state, connection, partial(transactions.copy_unsigned, old))
     for file in _files(path):
         file.unlink(missing_ok=True)
-
-
-def _upgrade_2(connection: sqlite3.Connection) -> None:
-    """Bring an index of version 2 to version 3, which has the same tables and fewer indexes of SQLite."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        present, own = (
-            {(name, sql) for kind, name, _, sql in schema if kind == "index"}
-            for schema in (_schema(connection), _own_schema())
-        )
-        for name, _ in present - own:
-            connection.execute(f'DROP INDEX "{name}"')
-        for _, sql in own - present:
-            connection.execute(sql)
-        _put_version(connection)
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def create(connection: sqlite3.Connection) -> None:
-    """Create the tables in an empty database."""
-    connection.executescript(Path(__file__).with_name("schema.sql").read_text("utf-8"))
-    _put_version(connection)
-
-
-def _put_version(connection: sqlite3.Connection) -> None:
-    connection.execute(f"PRAGMA application_id = {_ID + VERSION}")
-    connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def fill(connection: sqlite3.Connection, lines: Sequence[runs_log.Line], is_running: Callable[[str], bool]) -> Rebuilt:
@@ -403,42 +353,26 @@ def viewed(state: Path) -> Iterator[sqlite3.Connection]:
             with suppress(_Broken):
                 connection = _upgraded(connection, stack)
                 require_sound(connection, path)
-                if transactions.is_repeated(connection):
-                    connection = _copied(connection, stack)
-                    _remove_repeated(connection)
                 if lines := lacking(connection, state):
                     connection.backup(copy)
                     fill(copy, lines, is_running)
                     connection = copy
                 yield connection
                 return
-        create(copy)
+        schema.create(copy)
         fill(copy, runs_log.read(state), is_running)
         yield copy
 
 
 def _upgraded(connection: sqlite3.Connection, stack: ExitStack) -> sqlite3.Connection:
-    """Return the connection; for an index of version 2 one to an upgraded copy in memory."""
-    with suppress(sqlite3.Error):  # a broken one is found later
-        if version_of(connection) == 2:
-            copy = _copied(connection, stack)
-            _upgrade_2(copy)
+    """Return the connection; for an index of an earlier version one to an upgraded copy in memory."""
+    with suppress(sqlite3.Error, RowDamaged, UnicodeDecodeError):  # a broken one is found later
+        if schema.version_of(connection) in schema.CHANGED_IN_PLACE:
+            copy = stack.enter_context(closing(connect(":memory:")))
+            connection.backup(copy)
+            schema.upgrade(copy)
             return copy
     return connection
-
-
-def _copied(connection: sqlite3.Connection, stack: ExitStack) -> sqlite3.Connection:
-    copy = stack.enter_context(closing(connect(":memory:")))
-    connection.backup(copy)
-    return copy
-
-
-def _remove_repeated(connection: sqlite3.Connection) -> None:
-    """Remove the rows by which an earlier version counts a generation twice. Raises sqlite3.Error."""
-    if transactions.is_repeated(connection):
-        connection.execute("BEGIN IMMEDIATE")
-        transactions.remove_repeated(connection)
-        connection.execute("COMMIT")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
--- The account's index, version 3. One file for all accounts of a user on this machine; batchrunner/account/rows.py says
+-- The account's index, version 4. One file for all accounts of a user on this machine; batchrunner/account/rows.py says
 -- what the columns mean, and batchrunner/account/checksums.py what the checksums cover. Times are wall time, seconds since the epoch. Amounts are credits.
 
 CREATE TABLE batches (
@@ -19,6 +19,8 @@ CREATE TABLE batches (
 
 -- What a batch's journal says of its jobs. There is no index by batch: each claim would write to one, and only the start
 -- of a run, which reads every row for its checksum anyway, looks for all rows of a batch. A claim is the only row that is in the index first.
+-- The rows of jobs and submissions are in the order in which they were added, and not in that of their keys, which is random:
+-- so the rows of jobs that are active at one time are on few pages, and a commit writes few.
 CREATE TABLE jobs (
     account TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
@@ -36,7 +38,7 @@ CREATE TABLE jobs (
     result_json TEXT,
     checksum INTEGER NOT NULL,
     PRIMARY KEY (account, fingerprint, batch_id)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE INDEX jobs_by_slot ON jobs (account, batch_id) WHERE takes_slot = 1;
 
@@ -64,7 +66,7 @@ CREATE TABLE submissions (
     charge REAL,
     checksum INTEGER NOT NULL,
     PRIMARY KEY (account, request_id)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE INDEX submissions_by_generation ON submissions (account, generation_id) WHERE generation_id IS NOT NULL;
 

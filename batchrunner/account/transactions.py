@@ -32,8 +32,12 @@ _BATCH = ", ".join(_COLUMNS["batches"])
 _SUBMISSION = ", ".join(_COLUMNS["submissions"])
 _PREFIXED_JOB = ", ".join(f"jobs.{name}" for name in _COLUMNS["jobs"])
 _PREFIXED_BATCH = ", ".join(f"batches.{name}" for name in _COLUMNS["batches"])
-# A replaced row of submissions would not take the trigger of a removed one.
-_KEYS = {"submissions": ("account", "request_id"), "batches": ("batch_id",)}
+# A replaced row would get another place in its table, and not take the trigger of a removed one.
+_KEYS = {
+    "jobs": ("account", "fingerprint", "batch_id"),
+    "submissions": ("account", "request_id"),
+    "batches": ("batch_id",),
+}
 _UPDATE = {
     table: f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET "
     + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[table] if name not in key)
@@ -129,10 +133,11 @@ def _put(connection: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any
 
 
 def copy_unsigned(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
-    """Copy all rows of an index of version 1, whose rows have no checksums. Raises sqlite3.Error."""
+    """Copy all rows of an index of version 1, whose rows have no checksums. Raises sqlite3.Error, RowDamaged."""
     new.execute("BEGIN IMMEDIATE")
     for table, names in COLUMNS.items():
         put(new, table, old.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall())
+    remove_repeated(new)
     new.execute("COMMIT")
 
 
@@ -179,13 +184,11 @@ def _with_charge(
     return row if charge is None else row._replace(charge=charge, cost=charge)
 
 
-def is_repeated(connection: sqlite3.Connection) -> bool:
-    """Return whether a generation has several rows, as in an index of an earlier version after ``run --recover``."""
-    return connection.execute(f"{_REPEATED} LIMIT 1").fetchone() is not None
-
-
 def remove_repeated(connection: sqlite3.Connection) -> None:
-    """Leave one row of each generation: that of the latest submission, with a job's row before one without."""
+    """Leave one row of each generation: that of the latest submission, with a job's row before one without.
+
+    An index of an earlier version has several rows of one after ``run --recover``. Raises RowDamaged.
+    """
     query = (
         f"SELECT {_SUBMISSION} FROM submissions {_BY_GENERATION} WHERE account = ? AND generation_id = ? "
         "ORDER BY EXISTS (SELECT 1 FROM jobs WHERE jobs.account = submissions.account "

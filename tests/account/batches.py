@@ -127,3 +127,11 @@ class Process:
 
 def jobs(count: int) -> list[Job]:
     return [make_job(f"job{number}") for number in range(count)]
+
+
+def set_version(connection: sqlite3.Connection, version: int) -> None:
+    """Let an index look like one of another version."""
+    number = connection.execute("PRAGMA application_id").fetchone()[0]
+    own = connection.execute("PRAGMA user_version").fetchone()[0]
+    connection.execute(f"PRAGMA application_id = {number - own + version}")
+    connection.execute(f"PRAGMA user_version = {version}")

@@ -11,13 +11,14 @@ import pytest
 
 from batchrunner.account import transactions
 from batchrunner.account.checksums import COLUMNS, require_all_valid
-from batchrunner.account.index import VERSION, Index, connect, version_of, viewed
+from batchrunner.account.index import Index, connect, viewed
+from batchrunner.account.schema import CHANGED_IN_PLACE, VERSION, version_of
 from batchrunner.account.transactions import settle_charges
 from batchrunner.errors import LocalFault
 from batchrunner.job import Move
 from batchrunner.journal.rows import RowDamaged
 from batchrunner.providers.base import Charge
-from tests.account.batches import ACCOUNT, PRICE, Process, jobs, run
+from tests.account.batches import ACCOUNT, PRICE, Process, jobs, run, set_version
 from tests.conftest import NOW
 
 SAMPLE = 300
@@ -122,9 +123,7 @@ def test_a_row_that_changes_while_the_file_is_open_stops_a_reader_and_is_mended_
 def test_an_index_of_version_1_gets_checksums_and_keeps_its_charges(file: Path) -> None:
     with closing(connect(str(file))) as connection:
         before = content(connection)
-        connection.execute("PRAGMA user_version = 1")
-        [number] = connection.execute("PRAGMA application_id").fetchone()
-        connection.execute(f"PRAGMA application_id = {number - VERSION + 1}")
+        set_version(connection, 1)
         for table in COLUMNS:
             connection.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
     index = Index(file.parent)
@@ -135,22 +134,33 @@ def test_an_index_of_version_1_gets_checksums_and_keeps_its_charges(file: Path) 
     index.close()
 
 
-def _of_version_2(file: Path) -> Mapping[str, list[Any]]:
-    """Turn an index into one of version 2, and return its content."""
+def _of_version(file: Path, version: int) -> Mapping[str, list[Any]]:
+    """Turn an index into one of version 2 or 3, whose rows are in the order of their keys, and return its content."""
     with closing(connect(str(file))) as connection:
         before = content(connection)
-        connection.execute("DROP INDEX submissions_by_generation")
-        connection.execute("CREATE INDEX jobs_by_batch ON jobs (batch_id)")
-        connection.execute("CREATE INDEX submissions_by_batch ON submissions (batch_id)")
-        connection.execute("CREATE INDEX submissions_by_generation ON submissions (account, generation_id)")
-        connection.execute("PRAGMA user_version = 2")
-        [number] = connection.execute("PRAGMA application_id").fetchone()
-        connection.execute(f"PRAGMA application_id = {number - VERSION + 2}")
+        query = "SELECT type, name, sql FROM sqlite_schema WHERE type IN ('index', 'trigger') AND sql IS NOT NULL"
+        others = connection.execute(query).fetchall()
+        for kind, name, _ in others:
+            connection.execute(f"DROP {kind} {name}")
+        for table in ("jobs", "submissions"):
+            [(sql,)] = connection.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (table,)).fetchall()
+            connection.execute(f"ALTER TABLE {table} RENAME TO present")
+            connection.execute(f"{sql}, WITHOUT ROWID")
+            connection.execute(f"INSERT INTO {table} SELECT * FROM present")
+            connection.execute("DROP TABLE present")
+        for _, name, sql in others:
+            is_changed = version == 2 and name == "submissions_by_generation"
+            connection.execute(sql.partition(" WHERE ")[0] if is_changed else sql)
+        if version == 2:
+            connection.execute("CREATE INDEX jobs_by_batch ON jobs (batch_id)")
+            connection.execute("CREATE INDEX submissions_by_batch ON submissions (batch_id)")
+        set_version(connection, version)
     return before
 
 
-def test_an_index_of_version_2_is_changed_while_another_process_has_it_open(file: Path) -> None:
-    before = _of_version_2(file)
+@pytest.mark.parametrize("version", CHANGED_IN_PLACE)
+def test_an_index_of_an_earlier_version_is_changed_while_another_process_has_it_open(file: Path, version: int) -> None:
+    before = _of_version(file, version)
     with closing(connect(str(file))) as other:
         assert content(other) == before
         index = Index(file.parent)
@@ -165,9 +175,22 @@ def test_an_index_of_version_2_is_changed_while_another_process_has_it_open(file
         assert again.rebuilt is None
 
 
-def test_a_view_of_an_index_of_version_2_changes_nothing(file: Path) -> None:
-    before = _of_version_2(file)
+@pytest.mark.parametrize("version", CHANGED_IN_PLACE)
+def test_a_view_of_an_index_of_an_earlier_version_changes_nothing(file: Path, version: int) -> None:
+    before = _of_version(file, version)
     stored = file.read_bytes()
     with viewed(file.parent) as connection:
         assert content(connection) == before
     assert file.read_bytes() == stored
+
+
+@pytest.mark.parametrize("version", CHANGED_IN_PLACE)
+def test_a_damaged_row_of_an_earlier_version_is_found_after_its_change(file: Path, version: int) -> None:
+    before = _of_version(file, version)
+    with closing(connect(str(file))) as connection:
+        connection.execute("UPDATE jobs SET state = 'failed'")
+    with viewed(file.parent) as connection:
+        assert content(connection)["jobs"] == before["jobs"], "it is made again from the journals"
+    with closing(Index(file.parent)) as index:
+        assert index.rebuilt is not None
+        assert index.read(content)["jobs"] == before["jobs"]

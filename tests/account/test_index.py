@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from batchrunner.account import index, runs_log, transactions
+from batchrunner.account import index, runs_log, schema, transactions
 from batchrunner.account.base import Granted, Hold, Reuse, Wait
-from batchrunner.account.index import VERSION, Index, connect, viewed
+from batchrunner.account.index import Index, connect, viewed
 from batchrunner.account.limits import Limits
 from batchrunner.account.rows import JobRow
 from batchrunner.errors import ExitStatus, LocalFault, UsageError
@@ -121,7 +121,7 @@ def test_an_index_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with closing(connect(str(path))) as connection:
         [number] = connection.execute("PRAGMA application_id").fetchone()
         connection.execute(f"PRAGMA application_id = {number + 1}")
-        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     before = path.read_bytes()
     with pytest.raises(UsageError, match="newer batchrunner"):
         Index(tmp_path / "state")

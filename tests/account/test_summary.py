@@ -1,6 +1,7 @@
 """What all batches of an account have done, and the settlement of charges."""
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from batchrunner.job import Move
 from batchrunner.plan.resume import RECHECKED
 from batchrunner.providers.base import Charge
 from batchrunner.storage.run_directory import RunDir
-from tests.account.batches import ACCOUNT, PRICE, Process, jobs, run
+from tests.account.batches import ACCOUNT, PRICE, Process, jobs, run, set_version
 from tests.conftest import NOW
 
 DAY_S = 86_400.0
@@ -196,7 +197,7 @@ def test_a_generation_of_a_recovered_journal_counts_once(tmp_path: Path, settled
     assert found.credits == cost
 
 
-def test_an_index_with_two_rows_of_a_generation_counts_it_once(tmp_path: Path) -> None:
+def test_an_index_of_version_3_with_two_rows_of_a_generation_counts_it_once(tmp_path: Path) -> None:
     run(worked(tmp_path))
     before = summary(tmp_path, *month_of(NOW))
     index = Index(tmp_path / "state")
@@ -204,6 +205,7 @@ def test_an_index_with_two_rows_of_a_generation_counts_it_once(tmp_path: Path) -
     assert index.read(lambda connection: connection.execute("SELECT sum(cost) FROM spend_by_day").fetchone()) == (
         before.credits + before.reserved + PRICE,
     )
+    index.write([partial(set_version, version=3)], durable=True)
     index.close()
     assert summary(tmp_path, *month_of(NOW)) == before  # in a copy in memory
     Index(tmp_path / "state").close()
