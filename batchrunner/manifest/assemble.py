@@ -4,9 +4,9 @@ A row is not kept: only the values that an Entry needs are stored, and equal val
 are settled last, because an explicit id takes precedence over a derived one.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from batchrunner.job import Entry, Job, Media
 from batchrunner.manifest import schema
@@ -58,7 +58,7 @@ class Assembly:
         self._places = trace.rows if trace else Places()
         self._ids = Ids(self._places)
         self._files = FileNames(self._places)
-        self._jobs: list[Job | None] = []
+        self._jobs: list[Job] = []
         self.count = 0  # of rows
         self._tags: list[Mapping[str, str]] = []
         self._priorities: dict[int, int] = {}
@@ -67,6 +67,7 @@ class Assembly:
         self._names: list[str] = []
         self._file_names: Mapping[int, str] = {}
         self._mixed = registry.fields_differ()
+        self._is_refused = False  # an input is unusable, so there will be no entries
 
     def add(self, row: Row) -> None:
         """Add the next row. Problems are recorded as findings."""
@@ -77,41 +78,35 @@ class Assembly:
         self._places.add(row)
         self._ids.add(row)
         self._files.add(row)
-        self._keep(row, position)
-
-    def _keep(self, row: Row, position: int) -> None:
-        """Keep what an entry needs."""
-        self._tags.append(row.fields.get("tags") or _NO_TAGS)
-        if priority := row.fields.get("priority"):
-            self._priorities[position] = int(priority)
-        self._jobs.append(self._job(row, position))
-
-    def _job(self, row: Row, position: int) -> Job | None:
-        """Return the row's job, or the equal job of an earlier row; None if an input is unusable."""
         spec = registry.spec_of(row.fields)
-        inputs = self._usable_inputs(row, spec)
-        if inputs is None:
-            return None
-        params = spec.complete(row.fields)
-        key = fingerprint(spec.name, inputs, params)
-        first = self._first.setdefault(key, position)
-        if first == position:
-            return Job(key, spec.name, inputs, params)
-        self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
-        return self._jobs[first]
-
-    def _usable_inputs(self, row: Row, spec: ModelSpec) -> dict[str, Media] | None:
-        """Return the row's inputs; None if one is unusable, which is recorded."""
         try:
             inputs = self._inputs.all(row.fields, spec)
         except (KeyError, MediaProblem):
             self._report(row, spec)
-            return None
+            self._is_refused = True
+            return
         if self._inputs.warnings:
             self._warn(row, spec)
+        if not self._is_refused:
+            self._add_job(row, spec, inputs, position)
+
+    def _add_job(self, row: Row, spec: ModelSpec, inputs: Mapping[str, Media], position: int) -> None:
         if self._trace is not None:
             self._trace.see(row, inputs)
-        return inputs
+        params = spec.complete(row.fields)
+        job = Job(fingerprint(spec.name, inputs, params), spec.name, inputs, params)
+        first = self._keep(job, row.fields, position)
+        if first != position:
+            self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
+
+    def _keep(self, job: Job, fields: Mapping[str, Any], position: int) -> int:
+        """Keep what an entry needs. Returns the first position of the same job."""
+        first = self._first.setdefault(job.fingerprint, position)
+        self._jobs.append(job if first == position else self._jobs[first])
+        self._tags.append(fields.get("tags") or _NO_TAGS)
+        if priority := fields.get("priority"):
+            self._priorities[position] = int(priority)
+        return first
 
     def _report(self, row: Row, spec: ModelSpec) -> None:
         """Record why inputs are unusable. A missing input has already been reported."""
@@ -136,11 +131,10 @@ class Assembly:
     def entries(self) -> Sequence[Entry]:
         """Return the entries of a batch without errors. Equal jobs give a warning."""
         self._warn_of_equal_jobs()
-        columns = zip(itertools.count(), self._names, self._jobs, self._tags)
+        priority, file_name = self._priorities.get, self._file_names.get
         entries = (
-            Entry(position, name, job, tags, self._priorities.get(position, 0), self._file_names.get(position, ""))
-            for position, name, job, tags in columns
-            if job is not None
+            Entry(position, name, job, tags, priority(position, 0), file_name(position, ""))
+            for position, (name, job, tags) in enumerate(zip(self._names, self._jobs, self._tags, strict=True))
         )
         return with_takes(entries, self._ids.takes) if self._ids.takes else tuple(entries)
 
@@ -167,21 +161,13 @@ class Packed(Assembly):
         self._blocks: list[bytes] = []
         self._rows: list[Content] = []  # of the next block
 
-    def _keep(self, row: Row, position: int) -> None:
-        spec = registry.spec_of(row.fields)
-        inputs = self._usable_inputs(row, spec)
-        if inputs is None:
-            return  # an error is recorded, so there will be no entries
-        params = spec.complete(row.fields)
-        key = fingerprint(spec.name, inputs, params)
-        first = self._first.setdefault(key, position)
-        if first != position:
-            self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
-        self._fingerprints.append(key)
-        tags = dict(row.fields.get("tags") or _NO_TAGS)
-        self._rows.append((spec.name, inputs, params, tags, int(row.fields.get("priority") or 0)))
+    def _keep(self, job: Job, fields: Mapping[str, Any], position: int) -> int:
+        self._fingerprints.append(job.fingerprint)
+        tags = dict(fields.get("tags") or _NO_TAGS)
+        self._rows.append((job.model, job.inputs, job.params, tags, int(fields.get("priority") or 0)))
         if len(self._rows) == BLOCK:
             self._pack()
+        return self._first.setdefault(job.fingerprint, position)
 
     def _pack(self) -> None:
         self._blocks.append(pack(self._rows))
@@ -204,15 +190,8 @@ class Check(Assembly):
         inputs.forgets_urls = True
         self._keys: dict[int, int] = {}  # by the start of a fingerprint, as in `Job.key`: the first row of that job
 
-    def _keep(self, row: Row, position: int) -> None:
-        spec = registry.spec_of(row.fields)
-        inputs = self._usable_inputs(row, spec)
-        if inputs is None:
-            return
-        key = fingerprint(spec.name, inputs, spec.complete(row.fields)).removeprefix("sha256:")[:16]
-        first = self._keys.setdefault(int(key, 16), position)
-        if first != position:
-            self._again.append((position, first, Row({}, {}, row.mark, row.findings)))
+    def _keep(self, job: Job, fields: Mapping[str, Any], position: int) -> int:
+        return self._keys.setdefault(int(job.key, 16), position)
 
     def entries(self) -> Sequence[Entry]:
         """Return no entries. Equal jobs give a warning."""

@@ -23,9 +23,9 @@ def fingerprint(model: str, inputs: Mapping[str, Media], params: Params, take: i
     inputs: by the names of the model's spec. take: included above 1 only, so a first take is what a job was before
     takes existed.
     """
-    names, template = _template(model, take, *inputs)
-    values = tuple([_identity(inputs[name]) if name in inputs else params.json for name in names])
-    return "sha256:" + hashlib.sha256((template % values).encode()).hexdigest()
+    names, template = _template(model, params.json, take, *inputs)
+    text = template % tuple([_identity(inputs[name]) for name in names])
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def take_of(job: Job, take: int) -> Job:
@@ -34,13 +34,13 @@ def take_of(job: Job, take: int) -> Job:
     return replace(job, fingerprint=fingerprint(job.model, job.inputs, params, take), take=take)
 
 
-@lru_cache(maxsize=256)
-def _template(model: str, take: int, *inputs: str) -> tuple[list[str], str]:
-    """Return the keys whose values differ between jobs, in order, and the template of the JSON text."""
-    constant = {"model": _text(model).replace("%", "%%"), "v": str(RECIPE)} | ({"take": str(take)} if take > 1 else {})
-    keys = sorted({*inputs, "params", *constant})
-    text = ",".join(f"{_text(key)}:{constant.get(key, '%s')}" for key in keys)
-    return [key for key in keys if key not in constant], f"{{{text}}}"
+@lru_cache(maxsize=1024)
+def _template(model: str, params: str, take: int, *inputs: str) -> tuple[list[str], str]:
+    """Return the names of the inputs, sorted, and the template of the JSON text. params: as JSON."""
+    constant = {"model": _text(model), "params": params, "v": str(RECIPE)} | ({"take": str(take)} if take > 1 else {})
+    values = {key: value.replace("%", "%%") for key, value in constant.items()}
+    text = ",".join(f"{_text(key)}:{values.get(key, '%s')}" for key in sorted({*inputs, *values}))
+    return sorted(inputs), f"{{{text}}}"
 
 
 def _identity(media: Media) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from batchrunner.job import named_take
 from batchrunner.manifest.row import Places, Row
-from batchrunner.manifest.safe_names import cleaned, fault, folded
+from batchrunner.manifest.safe_names import cleaned, fault, folded, is_plain
 from batchrunner.providers import registry
 from batchrunner.providers.models import ModelSpec
 
@@ -48,17 +48,22 @@ class Ids:
             self._names.append(derive(row.fields))
             return
         self._names.append(name)
+        key = folded(name)
+        if not is_plain(name):
+            self._check(name, key, row)
+        first = self._taken.setdefault(key, position)
+        if first != position:
+            self._refuse(name, first, row)
+
+    def _check(self, name: str, key: str, row: Row) -> None:
+        """Record an id that is no valid name, and keep one that is like the name of a take. key: the folded id."""
         wrong = fault(name)
         if wrong:
             clean = cleaned(name)
             row.error("id", "id", wrong, f"write {clean}" if clean else "leave it out to get a derived id")
-        plain = folded(name)
-        if take := named_take(plain):
+        if take := named_take(key):
             bare = Row({"id": name}, {"id": row.place("id")}, row.mark, row.findings)
             self._like_takes.append((*take, bare))
-        first = self._taken.setdefault(plain, position)
-        if first != position:
-            self._refuse(name, first, row)
 
     def _refuse(self, name: str, first: int, row: Row) -> None:
         """Record that an earlier row has the id. Some systems ignore case and the form of accents in file names."""

@@ -28,7 +28,9 @@ _DATA = re.compile(r"data:", re.IGNORECASE)
 _UNFIT = re.compile(r"[\x00-\x20\x7f\"<>\\^`{|}]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates: file names that are not UTF-8
 # A common URL: it needs no further checks, and the part before its query can be shown.
-_PLAIN_URL = re.compile(r"(https://[a-z0-9][a-z0-9.-]*/[\w!$%&'()*+,./:;=@~-]*)(\?[\w!$%&'()*+,./:;=?@~-]+)?", re.ASCII)
+_PLAIN_URL = re.compile(
+    r"(https://([a-z0-9][a-z0-9.-]*)/[\w!$%&'()*+,./:;=@~-]*)(\?[\w!$%&'()*+,./:;=?@~-]+)?", re.ASCII
+)
 # The characters that YAML's double quotes make of \\a, \\b, \\t, \\n, \\v, \\f, \\r, \\e, \\0 and \\N.
 _YAML_ESCAPES = re.compile(r"[\x00\x07-\x0d\x1b\x85]")
 _ESCAPED = r"in double quotes YAML reads a backslash as an escape: \n is a line end. Use single quotes, or / in paths"
@@ -113,10 +115,13 @@ class Inputs:
         return known.path is None and known.sha256 is None and known.etag is None
 
     def _resolve(self, kind: Kind, text: str) -> Media:
-        if _WEB.match(text) and (warning := web_pages.warning_for(text))[0]:
-            self.warnings[text] = warning
-        if plain := _PLAIN_URL.fullmatch(text):
-            return Media(kind, f"{plain[1]}?…" if plain[2] else text, None, text)
+        plain = _PLAIN_URL.fullmatch(text)
+        if not (plain and web_pages.is_ordinary(plain[2])) and _WEB.match(text):
+            warning = web_pages.warning_for(text)
+            if warning[0]:
+                self.warnings[text] = warning
+        if plain:
+            return Media(kind, f"{plain[1]}?…" if plain[3] else text, None, text)
         if _DATA.match(text):
             return inline(text, kind)
         if self._objects is not None and is_address(text):

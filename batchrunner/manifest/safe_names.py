@@ -19,12 +19,15 @@ _REPORTS = re.compile(r"(report|results|review)\..*", re.IGNORECASE)
 _FILE_ENDINGS = (".mp4", ".new")  # of clips and their temporary files
 
 
+def is_plain(name: str) -> bool:
+    """Return whether a name is valid, in ASCII and without a dot, as most ids are."""
+    return _PLAIN.fullmatch(name) is not None
+
+
 def fault(name: str, what: str = "id") -> str:
     """Return the error of a name, or an empty text."""
-    return "" if _PLAIN.fullmatch(name) else _fault(name, what)
-
-
-def _fault(name: str, what: str) -> str:
+    if is_plain(name):
+        return ""
     if not name:
         return f"the {what} is empty"
     unsafe = next(filter(_is_unsafe, name), "")

@@ -28,14 +28,16 @@ _PAGES: tuple[tuple[str, str, str], ...] = (
     ("pexels.com pixabay.com unsplash.com", r"(?!.*\.(png|jpe?g|webp|mp4|webm)$)", _DIRECT),
 )
 _FILE_HOSTS = re.compile(r"^(i|media\d*|images|videos|player|cdn|dl|live|raw)\.")  # these subdomains serve files
-_PLAIN = re.compile(r"https://([a-z0-9][a-z0-9.-]*)/")  # most URLs, whose host needs no parser
 _PRIVATE_NAMES = (".local", ".localhost", ".internal", ".intranet", ".lan", ".home", ".corp", ".home.arpa")
+
+
+def is_ordinary(host: str) -> bool:
+    """Return whether there is no warning for any https URL of this host. host: in lower case, as in the URL."""
+    return _host(host.rstrip(".")) == _NOTHING_KNOWN
 
 
 def warning_for(url: str) -> tuple[str, str]:
     """Return why the service may not get a file from `url` and what to do instead; two empty texts if unknown."""
-    if (plain := _PLAIN.match(url)) and _host(plain[1].rstrip(".")) == _NOTHING_KNOWN:
-        return "", ""
     try:
         address = urlsplit(url)
     except ValueError:

@@ -122,6 +122,10 @@ class ModelSpec:
         return tuple(self.defaults.values())
 
     @cached_property
+    def _default_parameters(self) -> Params:
+        return _completed(self, *self._default_values)
+
+    @cached_property
     def _default_items(self) -> tuple[tuple[str, Any], ...]:
         return tuple(self.defaults.items())
 
@@ -141,6 +145,8 @@ class ModelSpec:
 
         The same object for the same parameters: do not change it.
         """
+        if self._parameter_names.isdisjoint(fields):
+            return self._default_parameters
         return _completed(self, *self.values(fields))
 
     def ordered(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:

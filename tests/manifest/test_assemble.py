@@ -56,6 +56,8 @@ def test_a_check_keeps_little_of_a_row(tmp_path: Path, name: str, head: str, lin
         [{"file": "x"}, {"file": "X", "shift": 3.0}],
         [{"video": "https://drive.google.com/file/d/1/view"}] * 3,
         [{"video": "ftp://example.com/a.mp4"}] * 3,
+        [{"id": "a", "video": "ftp://example.com/a.mp4"}, {"id": "b"}, {"id": "c"}],
+        [{"id": "a", "video": "ftp://example.com/a.mp4"}, {"video": "https://drive.google.com/file/d/1/view"}],
     ],
 )
 def test_a_check_finds_what_a_load_finds(tmp_path: Path, rows: list[dict[str, object]]) -> None:

@@ -1,8 +1,10 @@
 """URLs from which the service can hardly fetch a file."""
 
+from urllib.parse import urlsplit
+
 import pytest
 
-from batchrunner.manifest.web_pages import warning_for
+from batchrunner.manifest.web_pages import is_ordinary, warning_for
 
 PAGES = [
     "https://www.youtube.com/watch?v=abc",
@@ -55,6 +57,17 @@ def test_a_private_address_gives_a_warning(url: str) -> None:
     message, hint = warning_for(url)
     assert "private address" in message
     assert hint
+
+
+@pytest.mark.parametrize("url", [*PAGES, *PRIVATE])
+def test_a_host_with_warnings_is_not_ordinary(url: str) -> None:
+    assert not is_ordinary(urlsplit(url).hostname or "")
+
+
+@pytest.mark.parametrize("host", ["example.com", "example.com.", "8.8.8.8", "notyoutube.com"])
+def test_an_ordinary_host_gives_no_warning(host: str) -> None:
+    assert is_ordinary(host)
+    assert {warning_for(f"https://{host}/{path}") for path in ("", "watch?v=abc", "o/r/blob/x.mp4")} == {("", "")}
 
 
 @pytest.mark.parametrize("url", FINE)
