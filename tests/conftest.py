@@ -202,8 +202,8 @@ def for_all(values: Collection[V], name: Callable[[V], str]) -> Callable[[Callab
 class Opening(Disk):
     """A disk that creates every file with `open`, for test doubles that observe or refuse it."""
 
-    def create(self, path: Path, content: bytes) -> None:
-        with closing(self.open(path, "wb")) as file:
+    def create(self, path: Path | str, content: bytes) -> None:
+        with closing(self.open(Path(path), "wb")) as file:
             file.write(content)
 
 

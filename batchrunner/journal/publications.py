@@ -6,7 +6,6 @@ pair of commits for all clips that arrive together. The files themselves are not
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import final
 
 from batchrunner.errors import LocalFault
@@ -29,7 +28,7 @@ class Publication:
         self,
         name: str,
         placed: PlacedFile,
-        paths: tuple[Path, Path],
+        paths: tuple[str, str],
         record: Record | None,
         publish: "Callable[[Sequence[Publication]], LocalFault | None]",
     ) -> None:

@@ -49,7 +49,7 @@ class Disk:
             left, start_bytes = left[written:], start_bytes + written
         _flush_content(file.fileno())
 
-    def create(self, path: Path, content: bytes) -> None:
+    def create(self, path: Path | str, content: bytes) -> None:
         """Create a plain file with this content, in few system calls: they dominate the cost of a small clip."""
         flags = os.O_WRONLY | os.O_CREAT
         try:
@@ -72,12 +72,12 @@ class Disk:
         """Start to write these bytes to the disk without waiting, so a later flush is short."""
         _begin_to_write(file.fileno(), start_bytes, length_bytes)
 
-    def publish(self, names: Sequence[tuple[Path, Path]]) -> None:
+    def publish(self, names: Sequence[tuple[Path | str, Path | str]]) -> None:
         """Flush files, give them their final names, and return when all is on the disk."""
         self.flush_all([source for source, _ in names])
         self.rename_all(names)
 
-    def flush_all(self, paths: Sequence[Path]) -> None:
+    def flush_all(self, paths: Sequence[Path | str]) -> None:
         """Return when the content of these files is on the disk.
 
         Writeback starts for several files before the first wait: one transaction of the file system can carry many.
@@ -99,7 +99,7 @@ class Disk:
         """Rename a file atomically, and return when the name is on the disk."""
         self.rename_all([(source, target)])
 
-    def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
+    def rename_all(self, names: Sequence[tuple[Path | str, Path | str]]) -> None:
         """Rename several files: pairs of old and new names."""
         pairs = [(str(source), str(target)) for source, target in names]
         for source, target in pairs:

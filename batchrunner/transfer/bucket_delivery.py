@@ -380,7 +380,7 @@ class BucketStore:
         path = self._rundir.partial_dir / f"{record.job.key}.object"
         with suppress(CallError):
             if await self._fetch(result, path):
-                await self._local.deliver(record.job, Fetched(path, result))
+                await self._local.deliver(record.job, Fetched(str(path), result))
         path.unlink(missing_ok=True)
 
     def _own(self, fingerprint: str, result: Result | None) -> None:

@@ -44,7 +44,7 @@ class ClipCopies:
                     result = result_of(clip.result_json, clip.size_bytes, clip.sha256)
                     with open_plain(target) as file:
                         marks = synthetic_marks.read(file, clip.size_bytes)
-                    return Fetched(target, replace(result, synthetic_marks=marks))
+                    return Fetched(str(target), replace(result, synthetic_marks=marks))
         with suppress(OSError):
             self._disk.remove(target)
         return None
@@ -54,7 +54,7 @@ class ClipCopies:
         measures = self._checks.further(key)
         if not measures:
             return copy
-        task = {**measures, "path": str(copy.path), "size_bytes": copy.result.size_bytes, "sha256": copy.result.sha256}
+        task = {**measures, "path": copy.path_text, "size_bytes": copy.result.size_bytes, "sha256": copy.result.sha256}
         [found] = self._checks.decoders.run_all("clip", [task])
         if isinstance(found, Exception):
             return copy

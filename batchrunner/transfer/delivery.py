@@ -106,7 +106,7 @@ class Store(RunDirectoryClips):
             self._ours.setdefault(placed.fingerprint, []).append(name)
         self._names: dict[str, list[str]] = {}
         self._left: dict[str, bytes | None] = {}  # the state of each delivered file
-        self._flushes: Batcher[Path] = Batcher(executor, self._flush)
+        self._flushes: Batcher[str] = Batcher(executor, self._flush)
 
     async def settle(self, entries: Sequence[Entry], records: Mapping[str, Record]) -> dict[str, Result | None]:
         """Match names with the manifest, and return results that the records do not have yet.
@@ -162,10 +162,10 @@ class Store(RunDirectoryClips):
         names, result = self._names_of(job), fetched.result
         path = await self._clear(names[0], job)
         if result.size_bytes > _SMALL_BYTES:  # the journal's thread must not wait for a large flush
-            await self._flushes.do([fetched.path])
+            await self._flushes.do([fetched.path_text])
         placed = PlacedFile(job.fingerprint, result.sha256, result.size_bytes)
         last = record if len(names) == 1 else None
-        await self._journal.publish(Publication(names[0], placed, (fetched.path, path), last, self._publish))
+        await self._journal.publish(Publication(names[0], placed, (fetched.path_text, path), last, self._publish))
         if len(names) > 1:
             await self._spread(job, result, read=True)
             if record is not None:
@@ -298,7 +298,7 @@ class Store(RunDirectoryClips):
                 self._placed[target] = placed
             await self._run(self._disk.rename, path, self._root / target)
 
-    async def _clear(self, name: str, job: Job) -> Path:
+    async def _clear(self, name: str, job: Job) -> str:
         """Make the folders of `name`, and move the file of this name out of the way unless it is this job's own.
 
         Returns the path with this name.
@@ -306,7 +306,7 @@ class Store(RunDirectoryClips):
         if "/" in name:
             await self._run(self._make_folders, name)
         placed = self._placed.get(name)
-        path = self._root / name
+        path = f"{self._root}/{name}"
         own = placed is not None and placed.fingerprint == job.fingerprint
         # A file of another size than recorded was edited by the user and belongs to them.
         if not _exists(path) or (own and placed is not None and _size(path) == placed.size_bytes):
@@ -316,8 +316,8 @@ class Store(RunDirectoryClips):
             await self._journal.place(target, placed)
             self._placed[target] = placed
         else:
-            target = str(self._free_name(path.stem, ".mp4").relative_to(self._root))
-        await self._run(self._disk.rename, path, self._root / target)
+            target = str(self._free_name(Path(name).stem, ".mp4").relative_to(self._root))
+        await self._run(self._disk.rename, Path(path), self._root / target)
         return path
 
     def _make_folders(self, name: str) -> None:
@@ -367,7 +367,7 @@ class Store(RunDirectoryClips):
                 return result_of(placed.size_bytes, placed.sha256, found)
         return None
 
-    def _flush(self, paths: list[Path]) -> LocalFault | None:
+    def _flush(self, paths: list[str]) -> LocalFault | None:
         try:
             self._disk.flush_all(paths)
         except OSError as error:
@@ -407,7 +407,7 @@ def _file_state(path: Path | str) -> bytes | None:
     return None if state is None else _STATE.pack(state.st_size, state.st_mtime_ns & _LOW_BITS, state.st_ino)
 
 
-def _size(path: Path) -> int | None:
+def _size(path: Path | str) -> int | None:
     state = _plain_file(path)
     return None if state is None else state.st_size
 

@@ -62,8 +62,13 @@ _EXPIRED = {401, 403, 404, 410}  # a signed link's ways of saying that its time 
 class Fetched:
     """A checked clip in the folder of partial files, not flushed yet."""
 
-    path: Path
+    path_text: str
     result: Result
+
+    @property
+    def path(self) -> Path:
+        """The path of the file."""
+        return Path(self.path_text)
 
 
 class _Received(NamedTuple):
@@ -167,7 +172,7 @@ class Downloader:
         file host has an error), NetworkFault (``link_certificate``: the host's certificate is not trusted;
         ``link_proxy``: a proxy refuses the connection), LocalFault.
         """
-        download = PartialFile(self._folder / f"{key}.part", self._disk, self._executor, fresh=key not in self._left)
+        download = PartialFile(f"{self._folder}/{key}.part", self._disk, self._executor, fresh=key not in self._left)
         self._left.add(key)
         try:
             async with asyncio.timeout(_LONGEST_S):
@@ -289,7 +294,7 @@ def _finish_all(items: "list[_Item]", checks: Checks) -> None:
     clips = [
         {
             **checks.further(item.key),
-            "path": str(item.download.path),
+            "path": item.download.path_text,
             "size_bytes": item.download.size_bytes,
             "sha256": item.download.sha256,
         }
@@ -335,7 +340,7 @@ def _fetched(item: _Item, outcome: Any) -> Fetched:
     if isinstance(outcome, Exception):
         raise _rejected(download, item.rejected_dir, "bad_file", f"the download is not a complete clip: {outcome}")
     result = result_of(download.size_bytes, download.sha256, outcome)
-    return Fetched(download.path, result)
+    return Fetched(download.path_text, result)
 
 
 def _rejected(download: PartialFile, rejected_dir: Path, kind: str, what: str) -> ServiceFault:

@@ -106,12 +106,12 @@ class BatchFile(io.BufferedIOBase):
 class PartialFile:
     """A partial download: ``<key>.part``, and the sidecar ``<key>.json`` with its ETag and its durable size.
 
-    path: of the former. executor: runs the writes. fresh: no earlier attempt can have left anything. A clip smaller
-    than a batch is written in one step and checked in memory; `keep` writes it after a cut.
+    path_text: the path of the former. executor: runs the writes. fresh: no earlier attempt can have left anything. A
+    clip smaller than a batch is written in one step and checked in memory; `keep` writes it after a cut.
     """
 
-    def __init__(self, path: Path, disk: Disk, executor: Executor, *, fresh: bool = False) -> None:
-        self.path = path
+    def __init__(self, path_text: str, disk: Disk, executor: Executor, *, fresh: bool = False) -> None:
+        self.path_text = path_text
         self.fresh = fresh
         self.etag = ""
         self.size_bytes = 0  # bytes received, written or not
@@ -126,6 +126,11 @@ class PartialFile:
         self._small: bytes | None = None  # the whole content, if it is less than a batch and written
         self._continued = self._started = False
         self._busy = Lock()  # a cancelled download may still be finishing in a thread
+
+    @property
+    def path(self) -> Path:
+        """The path of the partial download."""
+        return Path(self.path_text)
 
     @property
     def _sidecar(self) -> Path:
@@ -257,7 +262,7 @@ class PartialFile:
     def _create(self, content: bytes) -> None:
         if content:
             self._remove_sidecar()
-            self._disk.create(self.path, content)
+            self._disk.create(self.path_text, content)
             self._digest.update(content)
         self._small = content
 

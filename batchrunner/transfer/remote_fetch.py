@@ -115,5 +115,5 @@ class RemoteFetch:
         result = Result(**fields)
         with suppress(OSError):
             if file_sha256(path) == result.sha256:
-                return Fetched(path, result)
+                return Fetched(str(path), result)
         return None

@@ -167,7 +167,7 @@ class FailingDisk(Disk):
 
     errno = 0
 
-    def create(self, path: Path, content: bytes) -> None:
+    def create(self, path: Path | str, content: bytes) -> None:
         super().create(path, content[:10])
         raise OSError(self.errno, os.strerror(self.errno))
 

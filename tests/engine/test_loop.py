@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -95,7 +94,7 @@ class World:
     async def fetch(self, url: str, key: str, on_progress: object) -> Fetched:
         name = self._begin("download", key)
         await asyncio.sleep(self.download_s.get(name, 0.0))
-        return Fetched(Path(name), Result(1, "00"))
+        return Fetched(name, Result(1, "00"))
 
     async def deliver(self, job: object, fetched: Fetched, record: Record) -> None:
         """The clip is not looked at."""

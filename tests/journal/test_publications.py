@@ -36,7 +36,7 @@ def publication(name: str, publish: Publish, *, recorded: bool = True) -> Public
     before = in_flight(name)
     record = Record(before.job, State.SUCCEEDED, before.attempts, None, Result(4, "ab" * 32))
     placed = PlacedFile(before.job.fingerprint, "ab" * 32, 4)
-    return Publication(f"{name}.mp4", placed, (Path(name), Path(f"{name}.mp4")), record if recorded else None, publish)
+    return Publication(f"{name}.mp4", placed, (name, f"{name}.mp4"), record if recorded else None, publish)
 
 
 def stored(journal: Journal) -> tuple[set[str], set[str]]:

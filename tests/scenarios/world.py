@@ -256,14 +256,15 @@ class SimDisk(Opening):
         self._dirty.pop(self._files[id(file)], None)
         self._mortal.checkpoint()
 
-    def flush_all(self, paths: Sequence[Path]) -> None:
-        for path in paths:
+    def flush_all(self, paths: Sequence[Path | str]) -> None:
+        for path in map(Path, paths):
             self._checkpoint()
             self._dirty.pop(path, None)
         self._mortal.checkpoint()
 
-    def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
-        for source, target in names:
+    def rename_all(self, names: Sequence[tuple[Path | str, Path | str]]) -> None:
+        pairs = [(Path(source), Path(target)) for source, target in names]
+        for source, target in pairs:
             self._checkpoint()
             self._names.append((target, target.read_bytes() if target.exists() else None))
             self._names.append((source, source.read_bytes()))
@@ -271,7 +272,7 @@ class SimDisk(Opening):
             if source in self._dirty:
                 self._dirty[target] = self._dirty.pop(source)
         self._mortal.checkpoint()
-        for folder in sorted({path.parent for pair in names for path in pair}):
+        for folder in sorted({path.parent for pair in pairs for path in pair}):
             self.flush_folder(folder)
 
     def remove(self, path: Path) -> None:

@@ -42,7 +42,7 @@ class Mortal(Disk):
             work()
         raise Crash
 
-    def rename_all(self, names: Sequence[tuple[Path, Path]]) -> None:
+    def rename_all(self, names: Sequence[tuple[Path | str, Path | str]]) -> None:
         self._step(lambda: Disk.rename_all(self, names))
 
     def duplicate(self, source: Path, target: Path) -> None:
@@ -93,7 +93,7 @@ class House:
                 job = make_job(name)
                 partial = self.dir.partial_dir / f"{job.key}.part"
                 partial.write_bytes(content)
-                await store.deliver(job, Fetched(partial, result_of(content)))
+                await store.deliver(job, Fetched(str(partial), result_of(content)))
                 self._note(job.fingerprint, result_of(content))
             if meddle is not None:
                 meddle()

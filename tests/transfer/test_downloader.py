@@ -461,7 +461,7 @@ def test_small_clips_are_finished_together_and_an_invalid_one_affects_no_other(t
 
     items = []
     for name, content in (("a", clip), ("none", b"<html>"), ("refused", clip), ("b", clip)):
-        partial = PartialFile(tmp_path / f"{name}.part", Picky(), Inline(), fresh=True)
+        partial = PartialFile(f"{tmp_path}/{name}.part", Picky(), Inline(), fresh=True)
         partial.start(continued=False, etag="")
         partial.take(content)
         assert partial.is_small
@@ -488,7 +488,7 @@ def test_the_check_gets_the_further_fields_of_its_key(name: str, tmp_path: Path,
     reference = tmp_path / "reference.mp4"
     reference.write_bytes(clip)
     [signature["a"]] = Here().run_all("reference", [{"path": str(reference)}])
-    partial = PartialFile(tmp_path / f"{name}.part", Disk(), Inline(), fresh=True)
+    partial = PartialFile(f"{tmp_path}/{name}.part", Disk(), Inline(), fresh=True)
     partial.start(continued=False, etag="")
     partial.take(clip)
     item = downloader._Item(name, partial, downloader._Received(), tmp_path)
@@ -831,7 +831,7 @@ class Failing(Opening):
         file = path.open(mode, buffering=0)
         return _Full(file, self.number) if self.at == "write" else file  # type: ignore[return-value]  # a stand-in
 
-    def flush_all(self, paths: Sequence[Path]) -> None:
+    def flush_all(self, paths: Sequence[Path | str]) -> None:
         if self.at == "flush":
             raise OSError(self.number, "no")
         super().flush_all(paths)

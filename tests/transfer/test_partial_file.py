@@ -99,7 +99,7 @@ def content(size_bytes: int) -> bytes:
 
 
 def begun(folder: Path, disk: Disk, executor: Executor | None = None) -> PartialFile:
-    partial = PartialFile(folder / f"{KEY}.part", disk, executor or Inline(), fresh=True)
+    partial = PartialFile(f"{folder}/{KEY}.part", disk, executor or Inline(), fresh=True)
     partial.start(continued=False, etag='"v1"')
     return partial
 

@@ -66,7 +66,7 @@ class Batch:
         job = make_job(name)
         path = RunDir(self.folder / "run").partial_dir / f"{job.key}.part"
         path.write_bytes(content)
-        await store.deliver(job, Fetched(path, result_of(content)))
+        await store.deliver(job, Fetched(str(path), result_of(content)))
         assert not path.exists()
         if recorded:
             await self.succeed(store, job, result_of(content))
