@@ -331,16 +331,15 @@ def _write_all(item: _Item) -> None:
 def _fetched(item: _Item, outcome: Any) -> Fetched:
     """Return the checked clip. Raises CallError or OSError if the check failed."""
     download = item.download
+    if not isinstance(outcome, Exception):
+        return Fetched(download.path_text, result_of(download.size_bytes, download.sha256, outcome))
     if isinstance(outcome, CheckLimit):
         raise _rejected(
             download, item.rejected_dir, "check_limit", f"the clip could not be checked to its end: {outcome}"
         )
     if isinstance(outcome, OSError):
         raise outcome
-    if isinstance(outcome, Exception):
-        raise _rejected(download, item.rejected_dir, "bad_file", f"the download is not a complete clip: {outcome}")
-    result = result_of(download.size_bytes, download.sha256, outcome)
-    return Fetched(download.path_text, result)
+    raise _rejected(download, item.rejected_dir, "bad_file", f"the download is not a complete clip: {outcome}")
 
 
 def _rejected(download: PartialFile, rejected_dir: Path, kind: str, what: str) -> ServiceFault:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 _BLANK = "".join(map(chr, range(0x21)))  # spaces and control characters, which may surround a link
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 _AUTHORITY = re.compile(r"//([^/?]*)(.*)", re.DOTALL)
-_CANNOT_STAND = re.compile(rb"[^\x21-\x7e]")
+_CANNOT_STAND = re.compile(r"[^\x21-\x7e]+")
 _TIMES = re.compile(r"(?:^|&)(expires|x-[a-z0-9-]*(?:expires|date))=([^&]+)", re.IGNORECASE)
 _DATE = "%Y%m%dT%H%M%SZ"
 
@@ -56,9 +56,12 @@ def address(link: str, base: Address | None = None) -> Address:
         authority, text = found[1], found[2]
     elif base is not None and absolute is None:
         text = _from(base.target, text)
-    octets = text.encode("utf-8", "surrogateescape")
-    target = _CANNOT_STAND.sub(lambda octet: b"%%%02X" % octet[0][0], octets).decode("ascii")
+    target = _CANNOT_STAND.sub(_percent_encoded, text)
     return Address(scheme, authority, target if target.startswith("/") else f"/{target}")
+
+
+def _percent_encoded(found: re.Match[str]) -> str:
+    return "".join(f"%{octet:02X}" for octet in found[0].encode("utf-8", "surrogateescape"))
 
 
 def _from(base: str, reference: str) -> str:

@@ -179,9 +179,10 @@ class PartialFile:
 
     def take(self, block: bytes) -> bool:
         """Gather a block. Return whether a batch is complete: call `drain` before the next block."""
+        size_bytes = len(block)
         self._gathered.append(block)
-        self._gathered_bytes += len(block)
-        self.size_bytes += len(block)
+        self._gathered_bytes += size_bytes
+        self.size_bytes += size_bytes
         return self._gathered_bytes >= _BATCH_BYTES or len(self._gathered) >= _BATCH_BLOCKS
 
     async def drain(self) -> None:

@@ -67,7 +67,7 @@ class Guard(AbstractResolver):
         literal = _address(host)
         if literal is None and _NUMBER.search(host):
             raise _refused(f"names the address {host} in an odd spelling")
-        if literal is not None and not public(literal) and not await self._service_is_private():
+        if literal is not None and not _is_public(host) and not await self._service_is_private():
             raise _refused(f"leads to the private address {host}")
         inward = literal is None and _PRIVATE_NAME.search(host) and not _PRIVATE_NAME.search(self._service_host)
         if inward and self.proxy(url):
@@ -97,9 +97,8 @@ class Guard(AbstractResolver):
 
     async def _service_is_private(self) -> bool:
         if self._at_home is None:
-            literal = _address(self._service_host)
-            if literal is not None:
-                self._at_home = not public(literal)
+            if _address(self._service_host) is not None:
+                self._at_home = not _is_public(self._service_host)
             else:
                 try:
                     found = await self._look_up(self._service_host, 0, socket.AF_UNSPEC)
@@ -175,6 +174,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+@lru_cache(256)
 def _is_public(host: str) -> bool:
     address = _address(host)
     return address is not None and public(address)
