@@ -64,7 +64,7 @@ class Timeouts(NamedTuple):
     """Time limits, seconds. Every wait for the network has one, so nothing can hang."""
 
     connect_s: float = 20.0
-    answer_s: float = 120.0  # a POST: from the last byte sent to the answer
+    answer_s: float = 120.0  # a POST: to the answer, from the last byte sent; from the start if that takes no time
     poll_s: float = 30.0  # a GET, in total
 
 
@@ -134,7 +134,8 @@ class ApiClient:
         # A submission gets a connection of its own. The server may close a kept-alive one while we send, and then
         # the job would be in doubt. The price is one handshake a job.
         waits = self._timeouts
-        self._submissions = self._session(_Connector(limit=0, force_close=True))
+        answers = aiohttp.ClientTimeout(total=waits.answer_s, sock_connect=waits.connect_s)
+        self._submissions = self._session(_Connector(limit=0, force_close=True), answers)
         # Polls are repeatable, so they share kept-alive connections.
         polls = aiohttp.ClientTimeout(total=waits.poll_s, sock_connect=waits.connect_s)
         self._lookups = self._session(_Connector(limit=64), polls)
@@ -152,12 +153,10 @@ class ApiClient:
         """What the endpoint's service offers."""
         return self._capabilities
 
-    def _session(
-        self, connector: aiohttp.TCPConnector, timeout: aiohttp.ClientTimeout | None = None
-    ) -> aiohttp.ClientSession:
+    def _session(self, connector: aiohttp.TCPConnector, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
-            timeout=timeout or aiohttp.ClientTimeout(),
+            timeout=timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
             # Replies are small, so compression gains nothing. `_read` decompresses replies that are compressed anyway.
             headers={"User-Agent": "batchrunner", "Accept-Encoding": "identity"},
@@ -192,15 +191,13 @@ class ApiClient:
         return replace(accepted, notice=self._inputs.problem) if self._inputs.problem else accepted
 
     async def _send(self, body: SubmissionBody, request_id: str) -> Accepted:
-        waits = self._timeouts
-        total_s = waits.connect_s + waits.answer_s + body.length_bytes / _SLOWEST_UPLOAD_BYTES_PER_S
         assert self._submissions is not None
         try:
             async with self._submissions.post(
                 URL(f"{self._base}{_PATH}", encoded=True),
                 data=body,
                 headers={**self._authorization, "X-Client-Request-Id": request_id},
-                timeout=aiohttp.ClientTimeout(total=total_s, sock_connect=waits.connect_s, sock_read=waits.answer_s),
+                timeout=self._upload_timeout(body) if body.has_files else self._submissions.timeout,
                 allow_redirects=False,
             ) as reply:
                 read = await _read(reply, self._redactor)
@@ -213,6 +210,12 @@ class ApiClient:
                 raise
             message = f"{error.message}; the request has {size_text(body.length_bytes)}"
             raise JobFault(error.kind, message, error.hint, status=error.status) from None
+
+    def _upload_timeout(self, body: SubmissionBody) -> aiohttp.ClientTimeout:
+        """Return the limits of a submission that takes time to send. Its answer has its own limit."""
+        waits = self._timeouts
+        total_s = waits.connect_s + waits.answer_s + body.length_bytes / _SLOWEST_UPLOAD_BYTES_PER_S
+        return aiohttp.ClientTimeout(total=total_s, sock_connect=waits.connect_s, sock_read=waits.answer_s)
 
     async def status(self, generation_id: str, inputs: Collection[str] = ()) -> GenerationStatus:
         """Poll a generation once. inputs: the URLs that its job submitted. Raises CallError."""

@@ -54,6 +54,11 @@ class SubmissionBody(aiohttp.Payload):
         self.length_bytes = len(self._end) + sum(len(start) + _length(item) for start, item in self._inputs)
 
     @property
+    def has_files(self) -> bool:
+        """Whether local inputs are in the body. Without any, it is sent at once."""
+        return bool(self._inputs)
+
+    @property
     def size(self) -> int:
         """The length in bytes, for Content-Length."""
         return self.length_bytes

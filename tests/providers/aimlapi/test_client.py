@@ -750,8 +750,9 @@ def test_the_jobs_inputs_are_not_taken_for_a_result(talk: Talk) -> None:
     assert talk(Peer([answer(200, reply)]), scenario).result_url == "https://e.com/x.mp4"
 
 
-def test_no_answer_in_time_is_in_doubt(talk: Talk, local: Job) -> None:
-    error = failed(talk, Peer([None]), submit(local), Timeouts(answer_s=0.05))
+@pytest.mark.parametrize("has_files", [False, True])
+def test_no_answer_in_time_is_in_doubt(talk: Talk, local: Job, has_files: bool) -> None:
+    error = failed(talk, Peer([None]), submit(local if has_files else make_job()), Timeouts(answer_s=0.05))
     assert (type(error), error.kind, error.in_doubt) == (NetworkFault, "timed_out", True)
 
 
