@@ -59,6 +59,8 @@ def unreachable_text(error: BaseException) -> str:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         host = urlsplit(str(error).rpartition(" ")[2]).netloc.rpartition("@")[2]
         return f"{host or 'the host'} did not answer in time"
+    if type(error) is TimeoutError:  # of asyncio: it has no text
+        return "nothing arrived in time"
     if isinstance(error, aiohttp.InvalidURL):
         return f"the address is not valid: {error_text(error)}"
     return _connector_text(error) if isinstance(error, aiohttp.ClientConnectorError) else error_text(error)

@@ -46,8 +46,8 @@ _TIMEOUT = aiohttp.ClientTimeout(
     total=None,
     connect=60.0,  # includes the connection of a proxy to the host
     sock_connect=20.0,
-    sock_read=60.0,  # without a byte
 )
+_SILENCE_S = 60.0  # without a byte of the file, at least; twice as long at most
 _LONGEST_S = 3600.0  # one transfer
 _REDIRECTS = 5
 _WHOLE = {200, 203}  # 203: a proxy on the way changed something; the checks decide
@@ -175,8 +175,9 @@ class Downloader:
         download = PartialFile(f"{self._folder}/{key}.part", self._disk, self._executor, fresh=key not in self._left)
         self._left.add(key)
         try:
-            async with asyncio.timeout(_LONGEST_S):
-                received = await self._receive(url, download, on_progress)
+            async with asyncio.timeout(2 * _SILENCE_S) as limit:
+                arrived = _arrival(limit, asyncio.get_running_loop().time() + _LONGEST_S, on_progress)
+                received = await self._receive(url, download, arrived)
             fetched = await self._finished(key, download, received)
             self._left.discard(key)
             return fetched
@@ -280,6 +281,21 @@ class Downloader:
 
     async def _off_loop(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+
+def _arrival(
+    limit: asyncio.Timeout, end: float, on_progress: Callable[[int, int | None], None]
+) -> Callable[[int, int | None], None]:
+    """Return `on_progress` that also lets the transfer continue, but not beyond `end`. Its timer is rarely set anew."""
+    loop = asyncio.get_running_loop()
+
+    def arrived(received_bytes: int, expected_bytes: int | None) -> None:
+        now, until = loop.time(), limit.when()
+        if until is not None and until < min(now + _SILENCE_S, end):
+            limit.reschedule(min(now + 2 * _SILENCE_S, end))
+        on_progress(received_bytes, expected_bytes)
+
+    return arrived
 
 
 def _finish_all(items: "list[_Item]", checks: Checks) -> None:

@@ -362,9 +362,10 @@ OK = b"HTTP/1.1 200 OK\r\n"
 def test_an_endless_slow_stream_ends_at_the_total_time_limit(
     fetch: Callable[..., Fetched], monkeypatch: pytest.MonkeyPatch, start: bytes, piece: bytes
 ) -> None:
-    """One byte every 50 s never counts as silence. The total limit is an hour; here it is a fraction of a second."""
+    """A byte of the file every 50 s never counts as silence. The total limit is an hour; here it is 0.15 s."""
     assert downloader._LONGEST_S <= 3600.0
     monkeypatch.setattr(downloader, "_LONGEST_S", 0.15)
+    monkeypatch.setattr(downloader, "_SILENCE_S", 0.05)
     fault = failed(fetch, Peer(drip(piece, start)))
     assert isinstance(fault, NetworkFault)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -773,7 +772,7 @@ def test_a_dead_link_is_reported(tmp_path: Path, executor: Executor, url: str, f
 def test_silence_times_out_and_the_partial_file_is_kept(
     bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloader, "_TIMEOUT", aiohttp.ClientTimeout(total=None, sock_read=0.05))
+    monkeypatch.setattr(downloader, "_SILENCE_S", 0.05)
 
     async def answer(request: web.Request) -> web.StreamResponse:
         reply = web.StreamResponse(headers={"ETag": '"v1"', "Content-Length": str(len(clip))})
@@ -785,9 +784,33 @@ def test_silence_times_out_and_the_partial_file_is_kept(
     host = Host(clip, answer=answer)
     fault = bench.refused(host)
     assert (type(fault), fault.kind) == (NetworkFault, "timed_out")
+    assert "after 5000 bytes: nothing arrived in time" in fault.message
     host.answer = None
     assert_whole(bench.fetch(host), clip)
     assert host.seen[1]["range"] == "bytes=5000-"
+
+
+def test_each_byte_extends_the_time_limit_up_to_the_total_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Limit:
+        until_s, changes = 120.0, 0
+
+        def when(self) -> float:
+            return self.until_s
+
+        def reschedule(self, until_s: float) -> None:
+            self.until_s, self.changes = until_s, self.changes + 1
+
+    async def main() -> None:
+        now_s = 0
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: float(now_s))
+        limit: Any = Limit()
+        arrived = downloader._arrival(limit, 3600.0, lambda *_: None)
+        for now_s in range(3600):
+            arrived(now_s, None)
+            assert min(now_s + 60.0, 3600.0) <= limit.until_s <= min(now_s + 120.0, 3600.0)
+        assert limit.changes <= 60, "the timer is not set anew for each piece"
+
+    asyncio.run(main())
 
 
 # This machine
