@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Self
 import aiohttp
 from yarl import URL
 
+from batchrunner.clock import LoopClock
 from batchrunner.errors import CallError, NetworkFault, ServiceFault
 from batchrunner.job import Result
 from batchrunner.media import mp4_structure
@@ -49,6 +50,7 @@ _TIMEOUT = aiohttp.ClientTimeout(
 )
 _SILENCE_S = 60.0  # without a byte of the file, at least; twice as long at most
 _LONGEST_S = 3600.0  # one transfer
+_TIME = LoopClock()  # limits of the network are in the loop's own time
 _REDIRECTS = 5
 _WHOLE = {200, 203}  # 203: a proxy on the way changed something; the checks decide
 _CONTENT_RANGE = re.compile(r"bytes[ =](\d{1,18})-", re.ASCII | re.IGNORECASE)
@@ -176,7 +178,7 @@ class Downloader:
         self._left.add(key)
         try:
             async with asyncio.timeout(2 * _SILENCE_S) as limit:
-                arrived = _arrival(limit, asyncio.get_running_loop().time() + _LONGEST_S, on_progress)
+                arrived = _arrival(limit, _TIME.monotonic() + _LONGEST_S, on_progress)
                 received = await self._receive(url, download, arrived)
             fetched = await self._finished(key, download, received)
             self._left.discard(key)
@@ -287,10 +289,9 @@ def _arrival(
     limit: asyncio.Timeout, end: float, on_progress: Callable[[int, int | None], None]
 ) -> Callable[[int, int | None], None]:
     """Return `on_progress` that also lets the transfer continue, but not beyond `end`. Its timer is rarely set anew."""
-    loop = asyncio.get_running_loop()
 
     def arrived(received_bytes: int, expected_bytes: int | None) -> None:
-        now, until = loop.time(), limit.when()
+        now, until = _TIME.monotonic(), limit.when()
         if until is not None and until < min(now + _SILENCE_S, end):
             limit.reschedule(min(now + 2 * _SILENCE_S, end))
         on_progress(received_bytes, expected_bytes)

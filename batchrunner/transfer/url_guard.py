@@ -67,7 +67,7 @@ class Guard(AbstractResolver):
         literal = _address(host)
         if literal is None and _NUMBER.search(host):
             raise _refused(f"names the address {host} in an odd spelling")
-        if literal is not None and not _is_public(host) and not await self._service_is_private():
+        if literal is not None and not is_public(host) and not await self._service_is_private():
             raise _refused(f"leads to the private address {host}")
         inward = literal is None and _PRIVATE_NAME.search(host) and not _PRIVATE_NAME.search(self._service_host)
         if inward and self.proxy(url):
@@ -78,7 +78,7 @@ class Guard(AbstractResolver):
     ) -> list[ResolveResult]:
         """The addresses of `host` that a download may connect to. Raises OSError, and ServiceFault if there is none."""
         found = await self._look_up(host, port, family)
-        fine = [item for item in found if _is_public(item["host"])]
+        fine = [item for item in found if is_public(item["host"])]
         if len(fine) == len(found) or await self._service_is_private():
             return found
         if not fine:
@@ -98,13 +98,13 @@ class Guard(AbstractResolver):
     async def _service_is_private(self) -> bool:
         if self._at_home is None:
             if _address(self._service_host) is not None:
-                self._at_home = not _is_public(self._service_host)
+                self._at_home = not is_public(self._service_host)
             else:
                 try:
                     found = await self._look_up(self._service_host, 0, socket.AF_UNSPEC)
                 except OSError:
                     return False  # unknown: assume public, ask again next time
-                self._at_home = all(not _is_public(item["host"]) for item in found)
+                self._at_home = all(not is_public(item["host"]) for item in found)
         return self._at_home
 
 
@@ -175,7 +175,8 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 @lru_cache(256)
-def _is_public(host: str) -> bool:
+def is_public(host: str) -> bool:
+    """Whether `host` is an address of the internet at large. A name is not."""
     address = _address(host)
     return address is not None and public(address)
 

@@ -273,7 +273,7 @@ def test_a_redirect_to_a_private_address_is_refused_before_connecting(
     fetch: Callable[..., Fetched], monkeypatch: pytest.MonkeyPatch, status: int, location: str
 ) -> None:
     """127.0.0.1 stands for the internet here; every other address is private."""
-    monkeypatch.setattr(url_guard, "_is_public", lambda host: host == "127.0.0.1")
+    monkeypatch.setattr(url_guard, "is_public", lambda host: host == "127.0.0.1")
     names = Names(cdn_test="127.0.0.1", inner_test="127.0.0.2", api_example_com="127.0.0.1")
 
     async def attack(peer: Peer, _: str, writer: asyncio.StreamWriter) -> None:
@@ -289,7 +289,7 @@ def test_a_redirect_to_a_private_address_is_refused_before_connecting(
 def test_a_name_that_resolves_differently_later_is_connected_to_the_checked_address(
     fetch: Callable[..., Fetched], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(url_guard, "_is_public", lambda host: host == "127.0.0.1")
+    monkeypatch.setattr(url_guard, "is_public", lambda host: host == "127.0.0.1")
 
     class Rebinding(Names):
         async def resolve(
