@@ -10,7 +10,7 @@ nothing. Records are frozen: a change creates a new record. The journal stores r
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
@@ -177,16 +177,45 @@ class Entry:
         return base_name(self.id, self.job.take)
 
 
-def files_of(entries: Iterable[Entry]) -> dict[str, list[str]]:
-    """Return the `Entry.file` of each entry by the job's fingerprint. It makes no call for an entry: it is fast."""
-    files: dict[str, list[str]] = {}
-    for entry in entries:
-        fingerprint, file = entry.job.fingerprint, f"{entry.output_name or entry.id}.mp4"
-        if fingerprint in files:
-            files[fingerprint].append(file)
-        else:
-            files[fingerprint] = [file]
-    return files
+class JobNames(Mapping[str, tuple[str, ...]]):
+    """The ids of each job's entries, by the job's fingerprint, and the names of its files, in the manifest's order.
+
+    It refers to the entries. Sequences and file names of 100,000 jobs would take 20 MB.
+    """
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._firsts: dict[str, Entry] = {}
+        self._further: dict[str, list[Entry]] = {}  # of the few jobs with several entries
+        for entry in entries:
+            fingerprint = entry.job.fingerprint
+            if self._firsts.setdefault(fingerprint, entry) is not entry:
+                self._further.setdefault(fingerprint, []).append(entry)
+
+    def __getitem__(self, fingerprint: str) -> tuple[str, ...]:
+        return (self._firsts[fingerprint].id, *[entry.id for entry in self._further.get(fingerprint, ())])
+
+    def __contains__(self, fingerprint: object) -> bool:
+        return fingerprint in self._firsts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._firsts)
+
+    def __len__(self) -> int:
+        return len(self._firsts)
+
+    def ids(self, fingerprint: str) -> tuple[str, ...]:
+        """Return the ids of a job; none for a job without an entry. It makes few calls: each event asks for them."""
+        first = self._firsts.get(fingerprint)
+        if first is None:
+            return ()
+        return self[fingerprint] if fingerprint in self._further else (first.id,)
+
+    def files(self, fingerprint: str) -> list[str]:
+        """Return the `Entry.file` of each entry of a job."""
+        first = self._firsts.get(fingerprint)
+        if first is None:
+            return []
+        return [first.file, *[entry.file for entry in self._further.get(fingerprint, ())]]
 
 
 def take_name(name: str, take: int) -> str:

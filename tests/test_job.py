@@ -1,5 +1,6 @@
 """The state machine: only moves of the table are legal, and a possibly paid job is never resubmitted by itself."""
 
+import tracemalloc
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from batchrunner.job import (
     TRANSITIONS,
     Entry,
     IllegalMove,
+    JobNames,
     Move,
     Record,
     State,
@@ -148,3 +150,26 @@ def test_a_take_is_named_after_the_first_one() -> None:
     entries = [Entry(0, take_name("walk.t2", take), replace(make_job(), take=take)) for take in (1, 2, 12)]
     assert [entry.id for entry in entries] == ["walk.t2", "walk.t2.t2", "walk.t2.t12"]
     assert [(entry.base, entry.take) for entry in entries] == [("walk.t2", 1), ("walk.t2", 2), ("walk.t2", 12)]
+
+
+def test_a_job_has_the_ids_and_files_of_all_of_its_entries_in_order() -> None:
+    one, two, other = make_job("1"), make_job("2"), make_job("3")
+    entries = [Entry(0, "a", one), Entry(1, "b", two, output_name="shots/b"), Entry(2, "c", one, output_name="c2")]
+    names = JobNames(entries)
+    assert dict(names) == {one.fingerprint: ("a", "c"), two.fingerprint: ("b",)}
+    assert [names.ids(job.fingerprint) for job in (one, two, other)] == [("a", "c"), ("b",), ()]
+    assert [names.files(job.fingerprint) for job in (one, two, other)] == [["a.mp4", "c2.mp4"], ["shots/b.mp4"], []]
+    assert (one.fingerprint in names, other.fingerprint in names, len(names), len(JobNames())) == (True, False, 2, 0)
+
+
+def test_names_of_jobs_take_little_memory_beside_the_entries() -> None:
+    """A tuple of ids and a list of file names for each job took 250 bytes."""
+    entries = [Entry(number, f"job-{number}", make_job(f"{number:05}")) for number in range(2000)]
+    tracemalloc.start()
+    try:
+        names = JobNames(entries)
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(names) == 2000
+    assert kept_bytes / 2000 < 60

@@ -23,7 +23,7 @@ from batchrunner.app.price_list import refreshed
 from batchrunner.app.run_end import final_status, finish
 from batchrunner.app.run_signals import RunSignals, restored_handlers
 from batchrunner.app.run_started import opened
-from batchrunner.app.setup import Setup, admission_of, ids_of, order_of, policy_of
+from batchrunner.app.setup import Setup, admission_of, order_of, policy_of
 from batchrunner.app.submission_order import priorities_for
 from batchrunner.app.thread_notices import from_threads
 from batchrunner.clock import Clock, LoopClock
@@ -35,7 +35,7 @@ from batchrunner.engine.polling.duration_model import DurationKey, Durations
 from batchrunner.engine.ports import Clips, Dependencies, ReadyInputs
 from batchrunner.errors import ExitStatus
 from batchrunner.events import Alive, EventBus, JobMoved, Listener, Noticed, Overrun
-from batchrunner.job import Record, Run, Snapshot, State, count_states
+from batchrunner.job import JobNames, Record, Run, Snapshot, State, count_states
 from batchrunner.journal.journal import Journal
 from batchrunner.media.posters import Posters
 from batchrunner.net.proxies import Proxies, Proxy, read_proxies
@@ -245,7 +245,7 @@ async def _open_run(
     checks = await in_thread(_measuring, outside.checks, setup, known)
     staging = await in_thread(_staging, setup, known, outside, bus)
     provider, clips = await _connect(stack, setup, endpoint, replace(outside, checks=checks), known, bus, staging)
-    ids = await in_thread(ids_of, setup.batch.entries)
+    ids = await in_thread(JobNames, setup.batch.entries)
     story = journal.story()
     admission = await in_thread(admission_of, setup, known, story)
     disk_space = await in_thread(DiskSpaceGuard, setup.rundir.path, outside.clock, known.values())
@@ -258,7 +258,7 @@ async def _open_run(
         clock=outside.clock,
         rng=outside.rng,
         announce=bus.publish,
-        ids=lambda fingerprint: ids.get(fingerprint, ()),
+        ids=ids.ids,
         durations=_learned_durations(setup, run, admission, outside, stack),
         lacks_space=disk_space.lacks,
         lost=partial(_lost, anchor, outside.lease),

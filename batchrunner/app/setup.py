@@ -415,11 +415,3 @@ def priorities_of(entries: Iterable[Entry]) -> dict[str, int]:
         fingerprint, priority = entry.job.fingerprint, entry.priority
         highest[fingerprint] = max(highest.get(fingerprint, priority), priority)
     return {fingerprint: priority for fingerprint, priority in highest.items() if priority}
-
-
-def ids_of(entries: Iterable[Entry]) -> dict[str, tuple[str, ...]]:
-    """Return the entry ids of each job, by its fingerprint."""
-    ids: dict[str, tuple[str, ...]] = {}
-    for entry in entries:
-        ids[entry.job.fingerprint] = (*ids.get(entry.job.fingerprint, ()), entry.id)
-    return ids

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from batchrunner.errors import LocalFault
-from batchrunner.job import Entry, Job, PlacedFile, Record, Result, State, files_of
+from batchrunner.job import Entry, Job, JobNames, PlacedFile, Record, Result, State
 from batchrunner.journal.journal import Journal
 from batchrunner.journal.publications import Publication
 from batchrunner.media.decoder_pool import Decoders, one
@@ -104,7 +104,7 @@ class Store(RunDirectoryClips):
         for name, placed in journal.files().items():
             self._placed[name] = placed
             self._ours.setdefault(placed.fingerprint, []).append(name)
-        self._names: dict[str, list[str]] = {}
+        self._names = JobNames()
         self._left: dict[str, bytes | None] = {}  # the state of each delivered file
         self._flushes: Batcher[str] = Batcher(executor, self._flush)
 
@@ -114,7 +114,7 @@ class Store(RunDirectoryClips):
         Returns by fingerprint: a Result for a job in flight whose checked file is already in place (the process died
         between the rename and the journal), None for a succeeded job whose file is gone. Raises LocalFault.
         """
-        self._names = await self._run(files_of, entries)
+        self._names = await self._run(JobNames, entries)
         news: dict[str, Result | None] = {}
         for fingerprint, names in list(self._ours.items()):
             record = records.get(fingerprint)
@@ -204,7 +204,7 @@ class Store(RunDirectoryClips):
         for record in records:
             if record.state is not State.SUCCEEDED or record.result is None:
                 continue
-            for name in self._names.get(record.job.fingerprint, ()):
+            for name in self._names.files(record.job.fingerprint):
                 state = _file_state(f"{self._root}/{name}")
                 if state is not None and (state == self._left.get(name) or self._is_same(name, state, record.result)):
                     continue
@@ -343,7 +343,7 @@ class Store(RunDirectoryClips):
         self._placed[name] = placed
 
     def _names_of(self, job: Job) -> list[str]:
-        return self._names.get(job.fingerprint) or [self._kept_name(job.key)]
+        return self._names.files(job.fingerprint) or [self._kept_name(job.key)]
 
     def _kept_name(self, key: str) -> str:
         return str(self._kept / f"{key}.mp4")

@@ -8,8 +8,7 @@ from random import Random
 import pytest
 
 from batchrunner.app.run_started import opened, reopened
-from batchrunner.app.setup import ids_of
-from batchrunner.job import Entry, State
+from batchrunner.job import Entry, JobNames, State
 from batchrunner.journal import journal, live_view
 from batchrunner.plan.prices import Prices
 from batchrunner.progress.model import Model
@@ -44,7 +43,7 @@ def test_the_screen_is_the_same_as_from_all_records(
     assert snapshot is not None
     assert batch is not None
     whole, partial = Model(), Model()
-    whole.take(opened(snapshot.run, "out", ids_of(snapshot.entries), snapshot.records, PRICES))
+    whole.take(opened(snapshot.run, "out", JobNames(snapshot.entries), snapshot.records, PRICES))
     partial.take(reopened(batch, "out", PRICES))
     assert screen(partial) == screen(whole)
     assert partial.spend.worst == pytest.approx(whole.spend.worst)
