@@ -295,7 +295,7 @@ class Model:
     # Updates
 
     def _start(self, event: RunStarted) -> None:
-        self.started = replace(event, records={})  # without the records: they are large and become outdated
+        self.started = replace(event, records={}, expected={})  # these are large and become outdated
         self._states = Counter(event.states)
         self.cap = self.limit = event.concurrency
         self.records = dict(event.records)
@@ -409,11 +409,10 @@ class Model:
         return self.started is not None and fingerprint in self._named and fingerprint not in self.started.unselected
 
     def _price_of(self, record: Record) -> float | None:
-        """Return the expected cost of a job that is to be submitted, in credits."""
+        """Return the expected cost of a job that is to be submitted again, in credits."""
         if self._prices is not None:
             return self._prices.estimate(record.job).credits
-        expected = self.started.expected if self.started is not None else {}
-        return expected.get(record.job.fingerprint, record.last.estimate if record.attempts else None)
+        return record.last.estimate if record.attempts else None
 
     def _set_prices(self, prices: Prices) -> None:
         """Price the jobs that are not submitted yet anew."""

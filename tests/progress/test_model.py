@@ -70,3 +70,21 @@ def test_several_moves_of_one_job_between_two_reads_count_once() -> None:
     assert +model.states == {State.PENDING: 1, State.SUBMITTING: 1}
     assert [incident.problem.message for incident in model.problems] == ["no face"]
     assert model.phases() == {"uploading": 1}
+
+
+def test_a_refused_job_is_expected_to_cost_as_much_as_before_its_submission() -> None:
+    model, record = Model(), Record(make_job())
+    name, states = record.job.fingerprint, {State.PENDING: 1}
+    known: dict[str, Any] = {"records": {name: record}, "expected": {name: 400.0}, "ids": {name: ("hero",)}}
+    model.take(RunStarted(NOW, "night", "aimlapi", "out", 4, states, **known))
+    costs = [model.expected_credits]
+    for move, changes in (
+        (Move.BEGIN_SUBMIT, {"request_id": "r", "submitted_at": NOW, "estimate": 400.0}),
+        (Move.REFUSE, {"error": Problem("busy", "too many requests")}),
+    ):
+        record = advance(record, move, **changes)
+        model.take(JobMoved(NOW, ("hero",), move, record))
+        costs.append(model.expected_credits)
+    assert (costs, model.unpriced) == ([400.0] * 3, 0)
+    assert model.started is not None
+    assert len(model.started.records) == len(model.started.expected) == 0, "values of each job take much memory"
