@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 # new ones, so the reserved space is enough for a checkpoint on a full disk.
 _LOG_PAGES = 1024
 LOG_BYTES = (_LOG_PAGES + 2) * (4096 + 24)  # size of a log just before a checkpoint
-_CACHE_KIB = 24 * 1024  # at most; the indexes of 100,000 entries fit: a page that does not is written several times
+_CACHE_KIB = 12 * 1024  # at most; the indexes of 100,000 entries fit: a page that does not is written several times
 _TEXTS = 4 * MOST_ROWS  # cached statements: three kinds of changes are frequent, each with any number of rows
 BESIDE = ("-wal", "-shm", "-journal")  # SQLite's own files beside a database
 APPLICATION_ID = 0x42525231  # "BRR1": marks a SQLite file as a journal
