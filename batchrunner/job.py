@@ -138,7 +138,7 @@ class Job:
     @property
     def key(self) -> str:
         """The fingerprint's first 16 hex digits: short, and valid in file names and request ids."""
-        return self.fingerprint.removeprefix("sha256:")[:16]
+        return key_of(self.fingerprint)
 
     @property
     def input_urls(self) -> tuple[str, ...]:
@@ -175,6 +175,11 @@ class Entry:
     def base(self) -> str:
         """The id that all takes of the job share: that of the first take."""
         return base_name(self.id, self.job.take)
+
+
+def key_of(fingerprint: str) -> str:
+    """Return the `Job.key` of a fingerprint."""
+    return fingerprint.removeprefix("sha256:")[:16]
 
 
 class JobNames(Mapping[str, tuple[str, ...]]):

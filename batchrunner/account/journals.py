@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from batchrunner.account.rows import DOUBT_S, IN_DOUBT, SUBMITTING, BatchRow, JobRow, SubmissionRow, rows_of
 from batchrunner.errors import BatchrunnerError
-from batchrunner.job import Entry, Snapshot
+from batchrunner.job import Entry, Snapshot, key_of
 from batchrunner.journal import journal, reader
 from batchrunner.journal.witness import Mark
 from batchrunner.storage.run_directory import RunDir
@@ -53,7 +53,7 @@ def file_names(entries: Sequence[Entry]) -> Callable[[str], str | None]:
 
     def name_of(fingerprint: str) -> str:
         entry = firsts.get(fingerprint)
-        return entry.file if entry else f".batchrunner/kept/{fingerprint.removeprefix('sha256:')[:16]}.mp4"
+        return entry.file if entry else f".batchrunner/kept/{key_of(fingerprint)}.mp4"
 
     return name_of
 

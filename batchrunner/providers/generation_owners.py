@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from batchrunner.errors import ServiceFault
-from batchrunner.job import Job, Record, State
+from batchrunner.job import Job, Record, State, key_of
 from batchrunner.plan.resume import lost_request_id, may_have_later, may_lack_attempts
 from batchrunner.providers.base import Accepted, Provider, Submissions
 from batchrunner.providers.forwarding import ForwardingProvider
@@ -25,22 +25,23 @@ class GenerationOwners(ForwardingProvider):
         super().__init__(provider)
         self._records = records
         self._suffix = provider.capabilities.optional_suffix
-        self._owners: dict[str, str] = {}  # job key by generation id
-        self._without_model: dict[str, str] = {}  # job key by generation id without its suffix, of ids with one
+        # A job's fingerprint, or its key if only that is known. Keys of 100,000 jobs would take 6 MB.
+        self._owners: dict[str, str] = {}  # by generation id
+        self._without_model: dict[str, str] = {}  # by generation id without its suffix, of ids with one
         for record in records:
             for attempt in record.attempts:
                 if attempt.generation_id is not None:
-                    self._owner(attempt.generation_id, record.job.key)
+                    self._owner(attempt.generation_id, record.job.fingerprint)
 
     async def submit(self, job: Job, request_id: str) -> Accepted:
         """Submit once. Raises CallError; ServiceFault `id_reused`, in doubt, if the reply has another job's id."""
         accepted = await self._provider.submit(job, request_id)
-        key = job.key
-        owner = self._owner(accepted.generation_id, key)
-        if owner != key:
+        owner = self._owner(accepted.generation_id, job.fingerprint)
+        if owner != job.fingerprint and _key(owner) != job.key:
             raise ServiceFault(
                 "id_reused",
-                f"the service answered with generation {accepted.generation_id}, which already belongs to job {owner}",
+                f"the service answered with generation {accepted.generation_id}, which already belongs to job "
+                f"{_key(owner)}",
                 in_doubt=True,
             )
         return accepted
@@ -55,7 +56,7 @@ class GenerationOwners(ForwardingProvider):
         ours = {
             request_id: generation_id
             for request_id, generation_id in found.ids.items()
-            if self._owner(generation_id, key := _job_key(request_id)) == key
+            if _key(self._owner(generation_id, key := _job_key(request_id))) == key
         }
         sent = {attempt.request_id for record in self._records for attempt in record.attempts} if lost else set()
         ids = {**self._unrecorded(ours, lost, sent), **ours}
@@ -87,8 +88,8 @@ class GenerationOwners(ForwardingProvider):
         """Return the id without its optional suffix."""
         return generation_id.partition(self._suffix)[0] if self._suffix else generation_id
 
-    def _owner(self, generation_id: str, key: str) -> str:
-        """Return the key of the job that owns the id. An id without an owner gets `key` as its owner.
+    def _owner(self, generation_id: str, job: str) -> str:
+        """Return the job that owns the id. An id without an owner gets `job` as its owner.
 
         An id with its suffix and the same id without it are one id (`Capabilities.optional_suffix`).
         """
@@ -98,14 +99,18 @@ class GenerationOwners(ForwardingProvider):
             known = known or self._without_model.get(start)
         if known is not None:
             return known
-        self._owners[generation_id] = key
+        self._owners[generation_id] = job
         if start != generation_id:
-            self._without_model.setdefault(start, key)
-        return key
+            self._without_model.setdefault(start, job)
+        return job
 
 
 def _job_key(request_id: str) -> str:
     return request_id.split(".")[1] if request_id.count(".") == 2 else request_id
+
+
+def _key(owner: str) -> str:
+    return key_of(owner) if owner.startswith("sha256:") else owner
 
 
 def _number(request_id: str) -> int:

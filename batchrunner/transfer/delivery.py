@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from batchrunner.errors import LocalFault
-from batchrunner.job import Entry, Job, JobNames, PlacedFile, Record, Result, State
+from batchrunner.job import Entry, Job, JobNames, PlacedFile, Record, Result, State, key_of
 from batchrunner.journal.journal import Journal
 from batchrunner.journal.publications import Publication
 from batchrunner.media.decoder_pool import Decoders, one
@@ -312,7 +312,7 @@ class Store(RunDirectoryClips):
         if not _exists(path) or (own and placed is not None and _size(path) == placed.size_bytes):
             return path
         if placed is not None and not own:
-            target = self._kept_name(placed.fingerprint.removeprefix("sha256:")[:16])
+            target = self._kept_name(key_of(placed.fingerprint))
             await self._journal.place(target, placed)
             self._placed[target] = placed
         else:

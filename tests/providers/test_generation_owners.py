@@ -105,6 +105,15 @@ def test_the_log_adopts_no_id_of_another_job_and_each_id_once() -> None:
         assert found.ids == {f"r.{a}.2": old.generation_id, f"r.{c}.1": "x", "odd": "y"}
 
 
+def test_an_id_that_the_log_gives_to_a_job_belongs_to_this_job() -> None:
+    a = make_job("a")
+    owners = GenerationOwners(Service("g", "g", log={f"r.{a.key}.1": "g"}), ())
+    asyncio.run(owners.find_submissions(0.0))
+    with pytest.raises(ServiceFault, match=f"belongs to job {a.key}$"):
+        submit(owners, "b")
+    assert submit(owners, "a") == "g"
+
+
 def held_after(*generation_ids: str) -> Record:
     """A job in doubt after these generations failed. Its journal was recovered."""
     record = make_record("a", State.IN_FLIGHT, attempts=len(generation_ids))
