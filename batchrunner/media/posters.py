@@ -233,11 +233,10 @@ def _make_each(
     enough: Callable[[], bool] = lambda: False,
     width: int = 1,
 ) -> None:
-    missing = {
-        item.key: item
-        for item in wanted
-        if not all(_whole(_path(folder, item.key, size)) is not None for size in _SIZES)
-    }
+    by_key = {item.key: item for item in wanted}  # jobs share inputs, and equal results: each key is read once
+    missing = (
+        item for key, item in by_key.items() if not all(_whole(_path(folder, key, size)) is not None for size in _SIZES)
+    )
 
     def make_one(item: Wanted) -> None:
         task = {"folder": str(folder), "key": item.key, "kind": item.kind, "path": item.path}
@@ -245,7 +244,7 @@ def _make_each(
             if not enough() and not durable_files.is_full(folder.parent, _LEAST_FREE_BYTES):
                 decoders.run_all("poster", [task], enough)
 
-    chosen = itertools.islice(missing.values(), most)
+    chosen = itertools.islice(missing, most)
     if width == 1:
         for item in chosen:
             make_one(item)

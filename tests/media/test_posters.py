@@ -17,6 +17,7 @@ from batchrunner.media import posters
 from batchrunner.media.decoder_pool import Here
 from batchrunner.media.posters import Posters, make_missing, pictures
 from batchrunner.media.probe import probe
+from batchrunner.storage import durable_files
 from batchrunner.storage.run_directory import RunDir
 from tests.conftest import MEDIA, NOW, make_job, make_run, result_of
 
@@ -88,6 +89,17 @@ def test_existing_posters_are_not_made_again(batch: Batch, monkeypatch: pytest.M
     assert len(posters_made) == 1
     make_missing(*batch, Here(), most=0)
     assert len(posters_made) == 1
+
+
+def test_the_posters_of_equal_clips_are_read_once(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir, snapshot = batch
+    entry = snapshot.entries[0]
+    several = replace(snapshot, entries=tuple(replace(entry, position=number) for number in range(5)))
+    make_missing(rundir, several, Here())
+    opened_paths: list[Path] = []
+    monkeypatch.setattr(durable_files, "open_plain", lambda path: opened_paths.append(path) or path.open("rb"))
+    make_missing(rundir, several, Here())
+    assert len(opened_paths) == len(list(rundir.posters.iterdir())) == 9
 
 
 def test_the_largest_size_that_fits_is_used(batch: Batch) -> None:
