@@ -8,6 +8,7 @@ check whether size and length are as expected, because a paid clip with unusual 
 import errno
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -25,11 +26,14 @@ MOST_PIXELS = 36_000_000  # of a frame: 8K has 35.4 million
 
 FRAMES_ONLY = {"max_pixels": str(MOST_PIXELS)}  # applies even if a frame is larger than the header declares
 _STRICT = FRAMES_ONLY | {"err_detect": "crccheck+explode"}
+# FFmpeg decodes frames of a file before it opens it, to learn what the header may not say. Each of them would be
+# decoded twice.
+_BY_HEADER = {"skip_frame": "all", "probesize": "32"}
 
 # Gets the pixels of a frame and the number of frames before they are decoded. Raises CheckLimit.
 Allow = Callable[[int, int], None]
 
-# Called before a clip is decoded from its start, which may happen twice. Returns a function that takes its frames.
+# Called before a clip is decoded from its start, at most three times. Returns a function that takes its frames.
 Observe = Callable[[], Callable[["VideoFrame | AudioFrame"], None]]
 
 
@@ -115,6 +119,11 @@ def check_decodes(source: Path | BinaryIO, allow: Allow = allow_pixels, observe:
     import av.logging
 
     av.logging.set_level(None)  # FFmpeg's own messages would go to the terminal
+    # A complete clip mostly decodes as its header says. Otherwise the file is opened again, with all of FFmpeg's care.
+    with suppress(av.error.FFmpegError, IndexError, ValueError, MemoryError):
+        decoded, missing = _decode_all(source, allow, observe, _BY_HEADER)
+        if not missing:
+            return decoded
     try:
         decoded, missing = _decode_all(source, allow, observe, {})
         if missing:  # an edit list may hide frames from players: count the frames behind it
@@ -142,6 +151,8 @@ def _decode_all(
         stream = container.streams.video[0]
         length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         declared = stream.frames or round(length * float(stream.average_rate or 0))
+        if demuxer is _BY_HEADER and not stream.frames:
+            raise ValueError("its header does not count its frames")
         allow(bound(stream, _STRICT), declared)
         found, size_px = _decode_streams(container, allow, observe(), declared)
         if not found:

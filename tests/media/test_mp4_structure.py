@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -334,6 +335,29 @@ def test_decoding_measures_size_length_and_count(tmp_path: Path) -> None:
     path = tmp_path / "a: fragmented ?clip.mp4"
     remuxed(path, LAYOUTS["fragmented"])
     assert decoder.check_decodes(path) == decoder.Decoded(480, 480, 2.4, None)
+
+
+def test_a_complete_clip_is_opened_once_and_no_frame_is_decoded_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remuxed(tmp_path / "clip.mp4", LAYOUTS["fragmented"])
+    decodes_frames: list[bool] = []
+    begun: list[None] = []
+    real_open: Any = av.open
+
+    def recording(*arguments: Any, options: dict[str, str], **named: Any) -> Any:
+        decodes_frames.append(options.get("skip_frame") != "all")
+        return real_open(*arguments, options=options, **named)
+
+    def observe() -> Callable[[Any], None]:
+        begun.append(None)
+        return lambda _: None
+
+    monkeypatch.setattr(av, "open", recording)
+    assert decoder.check_decodes(SOURCE, observe=observe).frames == 60
+    assert (decodes_frames, len(begun)) == ([False], 1)
+    decoder.check_decodes(tmp_path / "clip.mp4", observe=observe)
+    assert (decodes_frames[1:], len(begun)) == ([False, True], 2), "its header does not count the frames"
 
 
 def test_a_playlist_in_disguise_opens_no_other_file(tmp_path: Path) -> None:
