@@ -10,8 +10,8 @@ but posters. It ends with the process that started it.
 import errno
 import json
 import os
-import queue
 import resource
+import select
 import signal
 import sys
 import threading
@@ -156,30 +156,31 @@ def main(tasks: Mapping[str, Task] = TASKS, bounds: Bounds | None = None) -> Non
         _reply(replies, {"fault": str(error)})
         return
     _reply(replies, {"ready": True})
-    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    status = 1
     try:
-        while True:
-            name, items = requests.get()
-            _serve(tasks[name], items, bounds, replies)
-    finally:  # do not wait for the reading thread
-        os._exit(1)
+        for line in sys.stdin.buffer:
+            name, items = json.loads(line)
+            _reply(replies, {"outcomes": [_serve(tasks[name], item, bounds) for item in items]})
+        status = 0
+    finally:  # do not wait for the other thread
+        os._exit(status)
 
 
-def _serve(task: Task, items: list[dict[str, Any]], bounds: Bounds, replies: int) -> None:
-    for item in items:
-        bounds.begin()
-        reply = answer(task, item, bounds.allow)
-        if reply.get("system", [0])[0] == errno.ENOMEM:
-            reply = {"limit": "decoding it takes more memory than a clip of its size needs"}
-        signal.alarm(0)
-        _reply(replies, reply)
+def _serve(task: Task, item: dict[str, Any], bounds: Bounds) -> dict[str, Any]:
+    bounds.begin()
+    reply = answer(task, item, bounds.allow)
+    signal.alarm(0)
+    if reply.get("system", [0])[0] == errno.ENOMEM:
+        return {"limit": "decoding it takes more memory than a clip of its size needs"}
+    return reply
 
 
-def _listen(requests: "queue.SimpleQueue[Any]") -> None:
-    """Read tasks, also while one runs: the input ends when the parent ends."""
-    for line in sys.stdin.buffer:
-        requests.put(json.loads(line))
+def _end_with_parent() -> None:
+    """End this process when its input ends, also while a task runs: the parent has ended. Tasks do not wake this."""
+    poll = select.poll()
+    poll.register(sys.stdin.fileno(), 0)  # reports the end of the input only
+    poll.poll()
     os._exit(0)
 
 

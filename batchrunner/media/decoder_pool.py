@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -133,10 +133,14 @@ class Pool:
     def run_all(
         self, task: str, items: Sequence[Mapping[str, Any]], enough: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
-        """Run a task for each item in one worker. A new worker replaces one that ends."""
+        """Run a task for each item in one worker. A new worker replaces one that ends.
+
+        The items are one message, and their outcomes are one reply: switching between processes costs as much as
+        checking a small clip. If the worker ends, each item is a message of its own, to find the one that ended it.
+        """
         items = [_absolute(item) for item in items]
         outcomes: list[Outcome] = []
-        stops = self._stops
+        stops, size = self._stops, len(items)
 
         def over() -> bool:
             return self._stops != stops or enough()
@@ -146,7 +150,9 @@ class Pool:
                 worker = self._take()
                 is_over = False
                 try:
-                    outcomes += worker.ask(task, items[len(outcomes) :], over)
+                    found = worker.ask(task, items[len(outcomes) :][:size], over)
+                    outcomes += found
+                    size = size if found else 1
                     is_over = True
                 finally:
                     if not is_over:  # interrupted: later replies would have no reader
@@ -238,18 +244,16 @@ class _Worker:
             return self._end_reason()
         return None if "ready" in reply else str(reply.get("fault"))
 
-    def ask(self, task: str, items: Sequence[Mapping[str, Any]], over: Callable[[], bool]) -> Iterator[Outcome]:
-        """Yield the outcomes of a task, in order. If the process ends, the last outcome says why."""
+    def ask(self, task: str, items: Sequence[Mapping[str, Any]], over: Callable[[], bool]) -> list[Outcome]:
+        """Return the outcomes of a task, in order. If the process ends: that of a single item says why, or none."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # the missing reply shows it
             self._process.stdin.write(json.dumps([task, list(items)]).encode() + b"\n")
             self._process.stdin.flush()
-        for _ in items:
-            reply = self._reply(_LONGEST_TASK_S, over)
-            if reply is None:
-                yield CheckLimit(_ENDED if over() else self._end_reason())
-                return
-            yield _outcome(reply)
+        reply = self._reply(_LONGEST_TASK_S * len(items), over)
+        if reply is not None:
+            return [_outcome(found) for found in reply["outcomes"]]
+        return [CheckLimit(_ENDED if over() else self._end_reason())] if len(items) == 1 else []
 
     def has_ended(self) -> bool:
         """Return whether the process has ended."""

@@ -10,7 +10,6 @@ file and gives it its final name. The engine asks for fresh links.
 import asyncio
 import base64
 import hashlib
-import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -51,6 +50,7 @@ _TIMEOUT = aiohttp.ClientTimeout(
 _SILENCE_S = 60.0  # without a byte of the file, at least; twice as long at most
 _LONGEST_S = 3600.0  # one transfer
 _TIME = LoopClock()  # limits of the network are in the loop's own time
+_DECODER_BYTES = 256 * 1024  # of small clips, which one decoder checks before the next decoder is used
 _REDIRECTS = 5
 _WHOLE = {200, 203}  # 203: a proxy on the way changed something; the checks decide
 _CONTENT_RANGE = re.compile(r"bytes[ =](\d{1,18})-", re.ASCII | re.IGNORECASE)
@@ -106,6 +106,27 @@ class Checks:
     remote: Executor | None = None
 
 
+class _SmallClips:
+    """Finishes small clips in batches, on few decoders: a larger batch takes fewer switches between processes."""
+
+    def __init__(self, checks: Checks) -> None:
+        finish = partial(_finish_all, checks=checks)
+        self._batchers = [Batcher(checks.executor, finish) for _ in range(checks.width)]
+        self._waiting_bytes = [0] * checks.width
+
+    async def finish(self, item: _Item) -> None:
+        """Finish a clip on the first decoder with little to do, or on the one with the least."""
+        size_bytes = item.download.size_bytes
+        waiting = self._waiting_bytes
+        free = (number for number, used in enumerate(waiting) if used + size_bytes <= _DECODER_BYTES)
+        chosen = next(free, waiting.index(min(waiting)))
+        waiting[chosen] += size_bytes
+        try:
+            await self._batchers[chosen].do([item])
+        finally:
+            waiting[chosen] -= size_bytes
+
+
 class Downloader:
     """Fetches clips into `folder`. Use as an async context manager.
 
@@ -130,8 +151,7 @@ class Downloader:
         self._executor = executor
         self._disk = files
         self._checks = checks
-        finish = partial(_finish_all, checks=checks)
-        self._small = itertools.cycle([Batcher(checks.executor, finish) for _ in range(checks.width)])
+        self._small = _SmallClips(checks)
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
         self._left: set[str] = set()  # keys with possible files of an earlier attempt
@@ -272,7 +292,7 @@ class Downloader:
         """Check a complete file. Small clips are checked in batches: a thread switch costs more than the work."""
         item = _Item(key, download, received, self._rejected_dir)
         if download.is_small:
-            await next(self._small).do([item])
+            await self._small.finish(item)
         else:
             await download.drain()
             loop, checks = asyncio.get_running_loop(), self._checks

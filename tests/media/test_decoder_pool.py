@@ -149,6 +149,21 @@ def test_only_the_guilty_file_of_a_group_is_blamed(pool: Pool) -> None:
     assert [entry[0] for entry in found if isinstance(entry, list)] == ["a", "c", "e"]
 
 
+def test_the_outcomes_of_a_group_are_one_reply(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool.ready()
+    replies: list[bytes] = []
+    real_read = os.read
+
+    def read(descriptor: int, most_bytes: int) -> bytes:
+        replies.append(real_read(descriptor, most_bytes))
+        return replies[-1]
+
+    monkeypatch.setattr(os, "read", read)
+    found = pool.run_all("echo", [{"name": str(number)} for number in range(50)])
+    assert [entry[0] for entry in found] == [str(number) for number in range(50)]
+    assert len(replies) == 1
+
+
 def test_a_process_that_ended_is_replaced(pool: Pool) -> None:
     pid = one(pool, "echo", {"name": "a"})[1]
     os.kill(pid, signal.SIGKILL)

@@ -19,6 +19,7 @@ from batchrunner.errors import CallError, LocalFault, NetworkFault, ServiceFault
 from batchrunner.media import decoder
 from batchrunner.media.decoder_pool import Here
 from batchrunner.redaction import Redactor
+from batchrunner.storage.batching import Batcher
 from batchrunner.storage.durable_files import Disk
 from batchrunner.transfer import downloader
 from batchrunner.transfer.downloader import Checks, Downloader, Fetched
@@ -891,3 +892,32 @@ def test_a_partial_file_that_cannot_be_kept_costs_only_time(bench: Bench, clip: 
 def test_file_sha256_hashes_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert downloader.file_sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+@pytest.mark.parametrize(("size_bytes", "decoders"), [(60_000, 1), (100_000, 2), (200_000, 3)])
+def test_small_clips_share_a_decoder_until_it_has_much_to_do(
+    bench: Bench, clip: bytes, monkeypatch: pytest.MonkeyPatch, size_bytes: int, decoders: int
+) -> None:
+    content = clip + (size_bytes - len(clip)).to_bytes(4) + b"free" + bytes(size_bytes - len(clip) - 8)
+    keys = [str(number) * 16 for number in range(3)]
+    used: list[object] = []
+
+    async def main(url: str) -> None:
+        all_there = asyncio.Event()
+
+        class Waiting(Batcher[Any]):
+            async def do(self, items: Sequence[Any]) -> None:
+                used.append(self)
+                if len(used) == len(keys):
+                    all_there.set()
+                await all_there.wait()
+                await super().do(items)
+
+        monkeypatch.setattr(downloader, "Batcher", Waiting)
+        checks = Checks(Here(), bench.executor, width=4)
+        async with Downloader(bench.folder, bench.executor, Disk(), Guard(url), checks) as clips:
+            for fetched in await asyncio.gather(*(clips.fetch(url, key) for key in keys)):
+                assert_whole(fetched, content)
+
+    bench.run(Host(content), main)
+    assert len(set(used)) == decoders
