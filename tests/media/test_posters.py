@@ -5,7 +5,7 @@ import io
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import pytest
@@ -97,7 +97,12 @@ def test_the_posters_of_equal_clips_are_read_once(batch: Batch, monkeypatch: pyt
     several = replace(snapshot, entries=tuple(replace(entry, position=number) for number in range(5)))
     make_missing(rundir, several, Here())
     opened_paths: list[Path] = []
-    monkeypatch.setattr(durable_files, "open_plain", lambda path: opened_paths.append(path) or path.open("rb"))
+
+    def open_plain(path: Path) -> BinaryIO:
+        opened_paths.append(path)
+        return path.open("rb")
+
+    monkeypatch.setattr(durable_files, "open_plain", open_plain)
     make_missing(rundir, several, Here())
     assert len(opened_paths) == len(list(rundir.posters.iterdir())) == 9
 
