@@ -114,7 +114,10 @@ class AccountSession(Protocol):
         ...
 
     async def keep_up(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Store the last records of a burst a second later. Runs until it is cancelled. sleep: takes seconds."""
+        """Store records within a second, where no limit needs them at once. Runs until it is cancelled.
+
+        sleep: takes seconds.
+        """
         ...
 
     def slot_freed(self, record: Record) -> None:

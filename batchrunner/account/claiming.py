@@ -48,7 +48,10 @@ class Outside(NamedTuple):
 def claim_all(
     connection: sqlite3.Connection, requests: Sequence[Request], limits: Limits, outside: Outside, now: float
 ) -> list[Claim | Unsettled]:
-    """Claim jobs of one batch, or say why not. A granted claim takes a slot and reserves its estimate."""
+    """Claim jobs of one batch, or say why not. A granted claim takes a slot and, under limits, reserves its estimate.
+
+    Without limits, the submission is stored with the next records of the batch, within a second.
+    """
     batch = requests[0].batch
     query = (
         "SELECT EXISTS (SELECT 1 FROM batches WHERE account = :account AND batch_id <> :own), "
@@ -79,34 +82,36 @@ def claim_all(
             slots.taken += 1
             spent = [amount + (request.estimate or 0.0) for amount in spent]
         answers.append(answer)
-    _grant(connection, granted, now)
+    transactions.put(connection, "jobs", [_job(request, now) for request in granted])
+    if limits.any:
+        # They have no charges yet.
+        transactions.put(connection, "submissions", [_submission(request, now) for request in granted])
     if granted and waits_until:
         connection.execute("UPDATE batches SET waits_until = 0 WHERE batch_id = ?", (batch.batch_id,))
     return answers
 
 
-def _grant(connection: sqlite3.Connection, granted: Sequence[Request], now: float) -> None:
-    """Store claims."""
-    jobs, submissions = [], []
-    for request in granted:
-        account, own, name = request.batch.account, request.batch.batch_id, request.fingerprint
-        jobs.append(JobRow(account, name, own, CLAIMED, request.request_id, None, now, takes_slot=True))
-        row = SubmissionRow(
-            account=account,
-            request_id=request.request_id,
-            fingerprint=name,
-            batch_id=own,
-            model=request.model,
-            generation_id=None,
-            at=now,
-            estimate=request.estimate,
-            quote=None,
-            cost=request.estimate or 0.0,
-            outcome=CLAIMED,
-        )
-        submissions.append(row)
-    transactions.put(connection, "jobs", jobs)
-    transactions.put(connection, "submissions", submissions)  # they have no charges yet
+def _job(request: Request, now: float) -> JobRow:
+    batch = request.batch
+    return JobRow(
+        batch.account, request.fingerprint, batch.batch_id, CLAIMED, request.request_id, None, now, takes_slot=True
+    )
+
+
+def _submission(request: Request, now: float) -> SubmissionRow:
+    return SubmissionRow(
+        account=request.batch.account,
+        request_id=request.request_id,
+        fingerprint=request.fingerprint,
+        batch_id=request.batch.batch_id,
+        model=request.model,
+        generation_id=None,
+        at=now,
+        estimate=request.estimate,
+        quote=None,
+        cost=request.estimate or 0.0,
+        outcome=CLAIMED,
+    )
 
 
 def _over_budget(limits: Limits, spent: Sequence[float], request: Request) -> OverBudget | None:

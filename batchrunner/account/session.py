@@ -27,7 +27,7 @@ from batchrunner.plan.settlement import Totals
 from batchrunner.providers.base import Charge
 from batchrunner.storage.batching import Batcher
 
-_FLUSH_EVERY_S = 1.0  # records that change nothing for other batches may wait that long
+_STORE_EVERY_S = 1.0  # records that change nothing for other batches may wait that long
 _SETTLE_TRIES = 4
 
 
@@ -74,8 +74,7 @@ class Session:
         self._freed: dict[str, str | None] = {}  # fingerprints and generations that take no slot any more
         self._throttle: tuple[float, str] | None = None
         self._granted: dict[str, Request] = {}  # claims that no stored record has followed yet
-        self._flushed_at = float("-inf")
-        self._deferred = asyncio.Event()  # records wait for `keep_up`
+        self._is_behind = asyncio.Event()  # records wait for `keep_up`
         self._batcher: Batcher[_Item] = Batcher(executor, self._write)
 
     async def claim(self, record: Record, request_id: str, estimate: float | None) -> Claim:
@@ -104,26 +103,21 @@ class Session:
 
     def moved(self, record: Record) -> None:
         """See `base.AccountSession`."""
-        name, is_submitting = record.job.fingerprint, record.state is State.SUBMITTING
-        if is_submitting and name in self._granted and name not in self._changed:
+        name, is_begun = record.job.fingerprint, record.state is State.SUBMITTING
+        if is_begun and self.limits.any and name in self._granted and name not in self._changed:
             return  # the claim says as much
         self._changed[name] = record
-        if is_submitting:
-            return
-        now = self._now()
-        if self.limits.concurrency is not None or abs(now - self._flushed_at) >= _FLUSH_EVERY_S:
-            self._flushed_at = now
+        if self.limits.concurrency is not None:
             self._batcher.post([_Item()])
         else:
-            self._deferred.set()
+            self._is_behind.set()
 
     async def keep_up(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Store the last records of a burst a second later. Runs until it is cancelled. sleep: takes seconds."""
+        """See `base.AccountSession`."""
         while True:
-            await self._deferred.wait()
-            await sleep(_FLUSH_EVERY_S)
-            self._deferred.clear()
-            self._flushed_at = self._now()
+            await self._is_behind.wait()
+            await sleep(_STORE_EVERY_S)
+            self._is_behind.clear()
             self._batcher.post([_Item()])
 
     def slot_freed(self, record: Record) -> None:

@@ -108,6 +108,14 @@ class Process:
         self.records[record.job.fingerprint] = record
         self.session.moved(record)
 
+    async def catch_up(self) -> None:
+        """Let the session store the records that wait, as it does once a second."""
+        keeping_up = asyncio.create_task(self.session.keep_up(lambda _: asyncio.sleep(0)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        keeping_up.cancel()
+        await self.session.known_charges()  # a call in the thread of the index, after what is posted
+
     async def end(self) -> None:
         """End cleanly."""
         await self.session.close(self.journal.mark.sequence)
