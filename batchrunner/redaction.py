@@ -10,8 +10,8 @@ Text from outside must pass a redactor before it becomes a record, an event or a
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from batchrunner.errors import CallError
@@ -101,7 +101,7 @@ class Redactor:
         self._equal = frozenset(self._keys)
         self._sent = _pattern(quoted, (), self._signed)
         self._all = _pattern(
-            {*quoted, *self._other}, (item for item in self._keys if len(item) < SHORTEST), self._signed
+            {*quoted, *self._other}, [item for item in self._keys if len(item) < SHORTEST], self._signed
         )
 
     def learn(self, sent: Iterable[str] = (), signed: Iterable[str] = ()) -> None:
@@ -177,14 +177,32 @@ class Redactor:
         return [self._clean(item, key) for item in value] if isinstance(value, list) else value
 
 
-def _pattern(values: Iterable[str], whole_words: Iterable[str], signed: Iterable[str] = ()) -> re.Pattern[str] | None:
+class _Pattern(NamedTuple):
+    """A pattern for secrets. literals: each match has one of them, in lower case; empty if they are not all ASCII."""
+
+    regex: re.Pattern[str]
+    literals: tuple[str, ...]
+
+    def is_in(self, text: str) -> bool:
+        """Return True if `text` has a match. A search for the literals is much faster than a regex without case."""
+        if self.literals and text.isascii() and not any(map(text.lower().__contains__, self.literals)):
+            return False
+        return self.regex.search(text) is not None
+
+
+def _pattern(values: Iterable[str], whole_words: Sequence[str], signed: Iterable[str] = ()) -> _Pattern | None:
     """Return a pattern for `values` (case-insensitive), `whole_words` and links, or None if there are none."""
     long = sorted({item for item in values if len(item) >= SHORTEST}, key=len, reverse=True)
+    links = sorted(signed)
     forms = [f"(?i:{re.escape(item)})" for item in long]
     forms += [rf"(?<![A-Za-z0-9]){re.escape(item)}(?![A-Za-z0-9])" for item in whole_words]
     # Links come first: a key within the query must not hide the signature behind it.
-    forms = [rf"(?i:{re.escape(start)}[^\s?\"'<>]*\?[^\s\"'<>]*)" for start in sorted(signed)] + forms
-    return re.compile("|".join(forms)) if forms else None
+    forms = [rf"(?i:{re.escape(start)}[^\s?\"'<>]*\?[^\s\"'<>]*)" for start in links] + forms
+    if not forms:
+        return None
+    literals = (*long, *whole_words, *links)
+    ascii_only = all(map(str.isascii, literals))  # the letter k, for example, is also matched by a sign for kelvin
+    return _Pattern(re.compile("|".join(forms)), tuple(map(str.lower, literals)) if ascii_only else ())
 
 
 def _encoded(secret: str) -> list[str]:
@@ -218,12 +236,12 @@ def _webhook_secrets(url: str) -> list[str]:
     return [*_user_and_password(url), address.path, address.query, *telling]
 
 
-def _finds(pattern: re.Pattern[str] | None, text: str) -> bool:
+def _finds(pattern: _Pattern | None, text: str) -> bool:
     """Return True if `text`, or one of its repeatedly unescaped forms, has a match."""
     if pattern is None:
         return False
     for _ in range(_MOST_LEVELS):
-        if pattern.search(text):
+        if pattern.is_in(text):
             return True
         if not ("%" in text or "\\" in text or "&" in text):  # every escape begins with one of these
             return False
@@ -233,7 +251,7 @@ def _finds(pattern: re.Pattern[str] | None, text: str) -> bool:
     return False
 
 
-def _stripped(pattern: re.Pattern[str] | None, text: str) -> str:
+def _stripped(pattern: _Pattern | None, text: str) -> str:
     """Return `text` with a mark in place of each match at any level of escapes, otherwise unchanged.
 
     A very long text with a secret is truncated, because each character must be tracked through the levels.
@@ -245,7 +263,7 @@ def _stripped(pattern: re.Pattern[str] | None, text: str) -> str:
     bad: list[tuple[int, int]] = []
     for _ in range(_MOST_LEVELS):
         plain = "".join(char for char, _, _ in spans)
-        bad += [(spans[found.start()][1], spans[found.end() - 1][2]) for found in pattern.finditer(plain)]
+        bad += [(spans[found.start()][1], spans[found.end() - 1][2]) for found in pattern.regex.finditer(plain)]
         plainer = _plainer(spans, plain)
         if len(plainer) == len(spans):
             break

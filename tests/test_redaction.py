@@ -179,3 +179,12 @@ def test_a_call_error_is_redacted() -> None:
     error = ServiceFault("link_refused", f"leads to {KEY.upper()}", f"ask {KEY}")
     KNOWN.fault(error)
     assert (error.message, error.hint, str(error)) == (f"leads to {MARK}", f"ask {MARK}", f"leads to {MARK}")
+
+
+@pytest.mark.parametrize("key", ["sk-Kiss-0123", "\u017fk-Kiss-0123", "sk-\u212aiss-0123", "sk-K\u0131ss-0123"])
+@pytest.mark.parametrize("text", ["sk-kiss-0123", "SK-KISS-0123", "\u017fk-kiss-0123", "sk-\u212aI\u017fs-0123"])
+def test_letters_that_differ_only_in_case_are_found_in_and_outside_ascii(key: str, text: str) -> None:
+    """Regular expressions count the long s and the sign for kelvin as cases of s and k."""
+    redactor = Redactor([key])
+    assert redactor.holds(f"the key {text} is wrong")
+    assert redactor.text(f"the key {text} is wrong") == f"the key {MARK} is wrong"
