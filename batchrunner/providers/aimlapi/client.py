@@ -56,6 +56,7 @@ _LOG_PAGES = 100  # at most: half a minute's allowance
 _PERIODS = (("1h", 3500.0), ("24h", 86_000.0), ("7d", 600_000.0), ("30d", float("inf")))
 _REACH_S = {"1h": 3600.0, "24h": 86_400.0, "7d": 604_800.0, "30d": 2_592_000.0}
 _SLOWEST_UPLOAD_BYTES_PER_S = 32 * 1024
+_QUOTED = {code: quote(chr(code), safe="") for code in range(128)}
 _T = TypeVar("_T")
 FOREIGN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
@@ -320,7 +321,7 @@ def _target(path: str, query: Mapping[str, str]) -> str:
 
 @lru_cache(1024)  # a generation is polled many times
 def _quoted(value: str) -> str:
-    return quote(value, safe="")
+    return value.translate(_QUOTED) if value.isascii() else quote(value, safe="")
 
 
 class _Read(NamedTuple):
