@@ -4,8 +4,8 @@ An event reports what has happened and is not a command. It is announced after i
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from batchrunner.errors import Problem
 from batchrunner.job import Job, Move, Record, State
@@ -13,29 +13,26 @@ from batchrunner.plan.ledger import Budget, Spend
 from batchrunner.plan.prices import Prices, dollars, overrun
 
 
-@dataclass(frozen=True, slots=True)
-class RemainderSummary:
+class RemainderSummary(NamedTuple):
     """Jobs that the start of a run reports only as totals.
 
     spend: their cost so far. waiting: jobs to be submitted, one example per group of similar jobs, with the group's
     size and the expected price per job. ended_at: when jobs succeeded, wall time, s, in order.
     """
 
-    spend: Spend = field(default_factory=Spend)
+    spend: Spend = Spend()
     waiting: tuple[tuple[Job, int, float | None], ...] = ()
     ended_at: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedEnd:
+class PlannedEnd(NamedTuple):
     """When a run stops at the latest. at: wall time, s. setting: the setting that says so."""
 
     at: float
     setting: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunStarted:
+class RunStarted(NamedTuple):
     """The batch is loaded and locked. states: the number of jobs in each state, equal entries counted once.
 
     records: each job's record at the start, by fingerprint. expected: the expected cost of each job that is still to
@@ -50,18 +47,17 @@ class RunStarted:
     run_dir: str
     concurrency: int
     states: Mapping[State, int]
-    records: Mapping[str, Record] = field(default_factory=dict)
-    expected: Mapping[str, float | None] = field(default_factory=dict)
+    records: Mapping[str, Record] = {}
+    expected: Mapping[str, float | None] = {}
     bases: tuple[str, ...] = ()
-    ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    remainder: RemainderSummary = field(default_factory=RemainderSummary)
+    ids: Mapping[str, tuple[str, ...]] = {}
+    remainder: RemainderSummary = RemainderSummary()
     planned_end: PlannedEnd | None = None
-    budget: Budget = field(default_factory=Budget)
+    budget: Budget = Budget()
     unselected: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class JobMoved:
+class JobMoved(NamedTuple):
     """A job made a move of the state machine. ids: the job's ids (none for a job of an earlier manifest)."""
 
     at: float
@@ -70,8 +66,7 @@ class JobMoved:
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
-class CallFailed:
+class CallFailed(NamedTuple):
     """A call failed and is repeated in `retry_in_s` seconds. call: ``submit``, ``poll`` or ``download``.
 
     failures: this job's own failures in a row. most: the number of failures that ends the job; None: no limit.
@@ -86,8 +81,7 @@ class CallFailed:
     most: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobSeen:
+class JobSeen(NamedTuple):
     """A poll reported for the first time that the service is working on a job."""
 
     at: float
@@ -95,8 +89,7 @@ class JobSeen:
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
-class Fetching:
+class Fetching(NamedTuple):
     """A clip is being downloaded. total_bytes: None if its host did not say. At most two events per second and clip."""
 
     at: float
@@ -106,8 +99,7 @@ class Fetching:
     total_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class CallHealthChanged:
+class CallHealthChanged(NamedTuple):
     """The status of one kind of call changed. call: ``submit``, ``poll`` or ``download``. next_at: of the next try."""
 
     at: float
@@ -117,8 +109,7 @@ class CallHealthChanged:
     next_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CapChanged:
+class CapChanged(NamedTuple):
     """The working cap changed. limit: the user's cap, which the working cap never exceeds."""
 
     at: float
@@ -126,8 +117,7 @@ class CapChanged:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Noticed:
+class Noticed(NamedTuple):
     """A notice that stops nothing, such as an unknown status or an unusual clip.
 
     routine: it is expected, and nobody has to act. urgent: a person has to act, so it is also shown when the log is
@@ -141,8 +131,7 @@ class Noticed:
     urgent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Overrun:
+class Overrun(NamedTuple):
     """The service's quote or charge for a generation is above its estimate. Similar jobs are priced at it from now on.
 
     worst_credits: spent and reserved by the whole batch, with this charge. budget: of the batch. prices: of what is
@@ -154,7 +143,7 @@ class Overrun:
     record: Record
     worst_credits: float
     budget: Budget
-    prices: Prices = field(default_factory=lambda: Prices({}))
+    prices: Prices = Prices({})
 
     @property
     def exceeds_budget(self) -> bool:
@@ -178,8 +167,7 @@ class Overrun:
         return f"{text}. {limit} is exceeded: {dollars(self.worst_credits)} is spent or reserved"
 
 
-@dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(NamedTuple):
     """The run makes no more submissions. reason: for people. kind: a key of `batchrunner.plan.endings.ENDINGS`."""
 
     at: float
@@ -187,22 +175,19 @@ class Stopping:
     kind: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Alive:
+class Alive(NamedTuple):
     """The loop is running. Announced a few times per second, to update displayed times."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class RunEnding:
+class RunEnding(NamedTuple):
     """No job is active any more, and the report is being written. `RunFinished` follows. at: the end of the run."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class RunFinished:
+class RunFinished(NamedTuple):
     """The run has ended and the report is written. states: the number of jobs in each state. reports: files written.
 
     report: the content of report.json (`batchrunner.report.build`), summed up (`batchrunner.report.closing`).
@@ -213,7 +198,7 @@ class RunFinished:
     states: Mapping[State, int]
     reports: tuple[str, ...]
     summary: str
-    report: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = {}
 
 
 Event = (

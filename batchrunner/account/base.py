@@ -5,7 +5,6 @@ times are wall time, seconds since the epoch, because several processes share th
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -37,8 +36,7 @@ class Clip(NamedTuple):
     result_json: str = "{}"
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """The job may be submitted: the claim and its slot are in the index."""
 
 

@@ -13,10 +13,9 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.account import checksums, journals, presence, runs_log, schema, transactions
 from batchrunner.account.index_errors import mapped
@@ -45,8 +44,7 @@ class _Broken(Exception):
     """The file is not a usable index."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
+class Rebuilt(NamedTuple):
     """The run directories of a rebuilt or extended index.
 
     unread: directory and reason. renamed: the new names of broken files.
@@ -153,7 +151,7 @@ class Index:
         with exclusive(self.state / "index.lock"):
             connection, aside = self._existing()
             if connection is None:
-                self.rebuilt = replace(rebuild(self.state, self._connect), renamed=aside)
+                self.rebuilt = rebuild(self.state, self._connect)._replace(renamed=aside)
                 connection, _ = self._existing()
                 assert connection is not None
             self._connection = connection

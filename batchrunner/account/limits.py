@@ -10,10 +10,9 @@ the host of its base URL. Days and months are UTC, as the provider's are.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner import settings
 from batchrunner.account.names import Account
@@ -31,8 +30,7 @@ _AMOUNT = Setting("max_cost", "money", None, "")
 DEFAULT = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Limits of an account; None for no limit. Amounts in credits."""
 
     concurrency: int | None = None
@@ -89,11 +87,10 @@ def over_budget(limits: Limits, today: float, month: float, estimate: float | No
     return "", ""
 
 
-@dataclass(frozen=True, slots=True)
-class AccountBudgets:
+class AccountBudgets(NamedTuple):
     """The budgets of an account, with what all its batches have spent and reserved today and this month (UTC)."""
 
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = Limits()
     spent_today: float = 0.0
     reserved_today: float = 0.0
     spent_month: float = 0.0

@@ -3,10 +3,10 @@
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from batchrunner.account import index, journals, presence, summary, transactions
 from batchrunner.account.base import Clip, Hold, Reuse
@@ -51,12 +51,11 @@ def exists(clip: Clip) -> bool:
     return status.st_size == clip.size_bytes and clip.path.is_file() and not clip.path.is_symlink()
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What a run would find in the account. jobs: what other batches have, by fingerprint. note: what is unknown."""
 
-    jobs: Mapping[str, Reuse | Hold] = field(default_factory=dict)
-    budgets: AccountBudgets = field(default_factory=AccountBudgets)
+    jobs: Mapping[str, Reuse | Hold] = {}
+    budgets: AccountBudgets = AccountBudgets()
     note: str = ""
 
 

@@ -6,8 +6,8 @@ A line is appended and flushed before a run submits anything. A torn or foreign 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from batchrunner.storage.durable_files import Disk
 from batchrunner.storage.line_file import append_line
@@ -16,8 +16,7 @@ NAME = "runs.jsonl"
 _FORGOTTEN = "forgotten"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A run directory of an account. account: its key (`names.Account.key`)."""
 
     batch_id: str
@@ -46,12 +45,12 @@ def read(state: Path) -> list[Line]:
 def append(state: Path, lines: Iterable[Line]) -> None:
     """Append the lines that the file does not have yet. Durable on return. Raises OSError."""
     known = read(state)
-    _write(state, [asdict(line) for line in lines if line not in known])
+    _write(state, [line._asdict() for line in lines if line not in known])
 
 
 def forget(state: Path, lines: Iterable[Line]) -> None:
     """Remove the batches of these lines. Durable on return. Raises OSError."""
-    _write(state, [asdict(line) | {_FORGOTTEN: True} for line in lines])
+    _write(state, [line._asdict() | {_FORGOTTEN: True} for line in lines])
 
 
 def _write(state: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -69,8 +68,8 @@ def _line(text: bytes) -> tuple[Line | None, bool]:
     """Return a line, None if it is none, and whether it removes its batch."""
     try:
         stored = json.loads(text)
-        line = Line(**{name: stored[name] for name in Line.__slots__})
+        line = Line(**{name: stored[name] for name in Line._fields})
     except (ValueError, LookupError, TypeError, RecursionError):
         return None, False
-    is_whole = all(isinstance(value, str) for value in asdict(line).values())
+    is_whole = all(isinstance(value, str) for value in line)
     return line if is_whole else None, stored.get(_FORGOTTEN) is True

@@ -5,8 +5,7 @@ Amounts are credits, times wall time in seconds since the epoch. Days are UTC.
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.account.limits import AccountBudgets, Limits, day_of, month_of
 from batchrunner.account.rows import CLAIMED, IN_DOUBT, SUBMITTING
@@ -22,8 +21,7 @@ _IS_BILLED = f"NOT ({_IS_RESERVED}) AND (charge IS NOT NULL OR cost > 0 OR outco
 _UNSETTLED = "charge IS NULL AND generation_id IS NOT NULL AND (cost > 0 OR outcome = 'succeeded')"
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(NamedTuple):
     """A sum of submissions that have something in common.
 
     generations: ended ones that were not billed nothing. credits: their spend. reserved: for the others.
@@ -35,8 +33,7 @@ class Amount:
     reserved: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class OpenJob:
+class OpenJob(NamedTuple):
     """A generation in flight or a submission in doubt. since: when it was submitted."""
 
     batch: str
@@ -48,8 +45,7 @@ class OpenJob:
     batch_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(NamedTuple):
     """The account over the days from `first` to `last` (numbers of UTC days).
 
     settled, quoted, estimated: the parts of the spend that are known from the provider's transactions, from its

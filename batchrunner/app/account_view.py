@@ -10,7 +10,7 @@ import re
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -192,7 +192,7 @@ def as_json(shown: View) -> dict[str, Any]:
     summary, limits = shown.summary, shown.summary.limits
 
     def jobs(rows: Sequence[OpenJob]) -> list[dict[str, Any]]:
-        return [asdict(row) | {"since": rfc3339(row.since), "running": row.batch_id in shown.running} for row in rows]
+        return [row._asdict() | {"since": rfc3339(row.since), "running": row.batch_id in shown.running} for row in rows]
 
     current = summary.current
     return {
@@ -277,7 +277,7 @@ def _used(spent: float, reserved: float, limit: float | None) -> str:
 
 def _dated(rows: Sequence[Amount]) -> list[Amount]:
     """Return the sums of days with their dates."""
-    return [replace(row, name=_day(int(row.name))) for row in rows]
+    return [row._replace(name=_day(int(row.name))) for row in rows]
 
 
 def _listed(rows: Sequence[OpenJob], shown: View) -> list[str]:

@@ -489,7 +489,7 @@ async def _announce_start(
     place, prices = str(setup.rundir.path), open_run.admission.prices
     started = await outside.in_thread(opened, run, place, open_run.ids, records.view, prices)
     if setup.only:
-        started = replace(started, unselected=frozenset(open_run.ids).difference(order))
+        started = started._replace(unselected=frozenset(open_run.ids).difference(order))
     bus.publish(started)
     if proxy is not None:
         message = f"{run.service} is reached through the proxy {proxy.shown}"

@@ -221,7 +221,7 @@ def plan_batch(setup: Setup) -> "tuple[Plan, Projection, float]":
     found = _in_account(setup, plan, now)
     elsewhere = found.jobs
     if elsewhere:
-        plan = build(entries, snapshot, prices, replace(options, elsewhere=elsewhere))
+        plan = build(entries, snapshot, prices, options._replace(elsewhere=elsewhere))
     order = [fingerprint for fingerprint in order_of(setup.chosen) if fingerprint not in elsewhere]
     policy = policy_of(settings, len(order), now)
     run_deadline = RunDeadline(0.0, policy.deadline_at, policy.max_runtime_s, policy.deadline)
@@ -234,7 +234,7 @@ def plan_batch(setup: Setup) -> "tuple[Plan, Projection, float]":
     if end is not None and end[0] <= 0 and projection.left_out:
         message = f"{count_text(len(projection.left_out), 'job')} would not be submitted: {end[1]}"
         projection = replace(projection, obstacles=(message,), left_out=dict.fromkeys(projection.left_out, end[1]))
-    return replace(plan, kept=_kept(setup, snapshot, clips)), projection, now
+    return plan._replace(kept=_kept(setup, snapshot, clips)), projection, now
 
 
 def _planned_order(

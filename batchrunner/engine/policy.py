@@ -1,12 +1,11 @@
 """The limits and waits that the engine works within. Pure."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from batchrunner.engine.run_deadline import REACHED
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """Limits and waits of a run. Waits are in seconds.
 
     concurrency: generations in flight. submissions, polls, downloads: calls of each kind at once.

@@ -4,7 +4,7 @@
 call, so a run ends in time even if the wall clock is set or the machine sleeps.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from batchrunner.plan.admission import TimeLeft
 from batchrunner.plan.endings import StopReason
@@ -12,8 +12,7 @@ from batchrunner.plan.endings import StopReason
 REACHED = "the deadline is reached"
 
 
-@dataclass(frozen=True, slots=True)
-class RunDeadline:
+class RunDeadline(NamedTuple):
     """The limits of time of one run.
 
     started_at: monotonic, s. deadline_at: wall time, s since the epoch. max_runtime_s: from the start. deadline: the

@@ -5,7 +5,6 @@ the next job is considered. A job that does not fit into the budget waits, becau
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -39,8 +38,7 @@ class AdmissionDecision(NamedTuple):
 _GO = AdmissionDecision(AdmissionAction.GO)
 
 
-@dataclass(frozen=True, slots=True)
-class TimeLeft:
+class TimeLeft(NamedTuple):
     """The time until the run ends. kind: of the limit, ``deadline`` or ``max_runtime``. whole_s: of a whole run."""
 
     seconds: float

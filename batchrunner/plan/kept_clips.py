@@ -5,15 +5,14 @@ job. A clip whose job only got another name is renamed. `batchrunner.transfer.de
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from batchrunner.job import Entry, Snapshot, State
 
 FOLDER = ".batchrunner/kept"
 
 
-@dataclass(frozen=True, slots=True)
-class KeptClip:
+class KeptClip(NamedTuple):
     """A clip that will move. id: of its entry in the last run, or "". file: its name now. fingerprint: of its job."""
 
     id: str

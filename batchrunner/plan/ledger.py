@@ -11,7 +11,7 @@ An admission never lets the worst case exceed the budget.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.job import Attempt, Record
 from batchrunner.plan.endings import NO_REASON, StopReason
@@ -20,8 +20,7 @@ from batchrunner.plan.resume import RECHECKED
 from batchrunner.providers.base import CREDITS_PER_USD
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """Limits for a batch over all its runs; None for no limit. Of `credits` and `usd`, the stricter one holds."""
 
     credits: float | None = None

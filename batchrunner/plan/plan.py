@@ -7,9 +7,9 @@ A plan lists the actions of `run` for the same manifest, journal and settings, i
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from batchrunner.account.base import Hold, Reuse
 from batchrunner.job import Entry, Job, Media, Record, Snapshot, State
@@ -79,8 +79,7 @@ class Row:
         return self.action in SUBMITTED and self.same_as is None
 
 
-@dataclass(frozen=True, slots=True)
-class ResumeOptions:
+class ResumeOptions(NamedTuple):
     """The settings for jobs of earlier runs, and the jobs whose files are missing (gone: fingerprints).
 
     chosen: the only jobs that may be submitted (fingerprints); None: all. elsewhere: what other batches of the account
@@ -91,7 +90,7 @@ class ResumeOptions:
     resubmit_in_doubt: bool = False
     gone: AbstractSet[str] = frozenset()
     chosen: AbstractSet[str] | None = None
-    elsewhere: Mapping[str, Reuse | Hold] = field(default_factory=dict)
+    elsewhere: Mapping[str, Reuse | Hold] = {}
     retakes: AbstractSet[str] = frozenset()
 
 
@@ -183,8 +182,7 @@ class Rows(Sequence[Row]):
         return self._estimates[likeness]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The rows in manifest order, each job's record at the start of a run, and the clips that it moves away.
 
     records: by fingerprint. The jobs without a record in the journal share one record for all that are expected to cost
@@ -193,10 +191,10 @@ class Plan:
     """
 
     rows: Rows
-    records: Mapping[str, Record] = field(default_factory=dict)
+    records: Mapping[str, Record] = {}
     kept: tuple[KeptClip, ...] = ()
     submissions: int = 0
-    totals: Mapping[str, int] = field(default_factory=dict)
+    totals: Mapping[str, int] = {}
 
 
 def build(

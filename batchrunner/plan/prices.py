@@ -14,8 +14,7 @@ A charge above its estimate raises the price of all similar jobs that are submit
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from batchrunner.formatting import rfc3339
 from batchrunner.job import Attempt, Job, Media, Record
@@ -37,8 +36,7 @@ _MAX_NUMBER = 1e15
 _Like = tuple[str, str, bool]  # model, value of the parameter that the price depends on, whether the length is assumed
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """The expected cost of one generation in credits; None if unknown. basis: its source, or why it is unknown.
 
     seconds: the billed video seconds in the calculation.
@@ -54,8 +52,7 @@ class Estimate:
         return None if self.credits is None else usd(self.credits)
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(NamedTuple):
     """The prices of one batch.
 
     own: credits per video second by resolution, from the manifest. assume_length_s: the assumed length of clips with
@@ -66,7 +63,7 @@ class Prices:
     own: Mapping[str, float]
     assume_length_s: float | None = None
     listed: PriceList | None = None
-    factors: Mapping[_Like, float] = field(default_factory=dict)
+    factors: Mapping[_Like, float] = {}
 
     def estimate(self, job: Job) -> Estimate:
         """Return the expected cost of a generation of `job`."""
@@ -74,7 +71,7 @@ class Prices:
         factor = self.factors.get(_like(job), 1.0) if self.factors else 1.0
         if factor == 1.0 or plain.credits is None:
             return plain
-        return replace(plain, credits=round(plain.credits * factor, 2), basis=f"{plain.basis}; {_RAISED}")
+        return plain._replace(credits=round(plain.credits * factor, 2), basis=f"{plain.basis}; {_RAISED}")
 
     def estimates(self, jobs: Iterable[Job]) -> Iterator[Estimate]:
         """Yield the expected cost of each of many jobs. Jobs of equal cost share one object."""
@@ -104,7 +101,7 @@ class Prices:
                     charge = attempt.charge or 0.0
                     if plain and charge > plain * factors.get(_like(record.job), 1.0):
                         factors[_like(record.job)] = charge / plain
-        return self if factors == self.factors else replace(self, factors=factors)
+        return self if factors == self.factors else self._replace(factors=factors)
 
     def raised_since(self, before: "Prices") -> float:
         """Return the largest factor by which a price is above that of `before`."""

@@ -7,7 +7,7 @@ are not shown: there is no finish time without finished generations, and no sum 
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from batchrunner.account.limits import AccountBudgets
 from batchrunner.formatting import count_text
@@ -66,7 +66,7 @@ def project(
     for fingerprint, record, estimate in _waiting(order, records, admission):
         costs.append(estimate.credits)
         start = heapq.heappop(ends) if len(ends) >= concurrency else 0.0
-        further = left and replace(left, seconds=left.seconds - start)
+        further = left and left._replace(seconds=left.seconds - start)
         refusal = shared.refusal(credits_, estimate.credits)[1] or _refusal(admission, record.job, estimate, further)
         if refusal:
             heapq.heappush(ends, start)

@@ -5,7 +5,7 @@ Text and JSON contain the same information. Money is in US dollars, with credits
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import chain, islice
 from typing import Any
 
@@ -173,7 +173,7 @@ def _head_json(
         "obstacles": list(projection.obstacles),
         "notes": list(projection.notes),
         "egress": leaving and leaving.as_facts(),
-        "kept": [asdict(clip) for clip in plan.kept],
+        "kept": [clip._asdict() for clip in plan.kept],
     }
 
 

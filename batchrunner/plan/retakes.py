@@ -5,8 +5,8 @@ adds nothing. Neither does one that is repeated because the run with it stopped 
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from batchrunner.errors import ExitStatus, UsageError
 from batchrunner.formatting import count_text
@@ -16,15 +16,14 @@ REJECTED = "rejected"
 _ENDED = {ExitStatus.OK, ExitStatus.FAILED}
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What is known of a batch. entries: with all retakes so far. records: by fingerprint. retakes: those so far.
 
     rejected, accepted: ids of the entries whose clip is. latest_run: None before the first run.
     """
 
     entries: Sequence[Entry]
-    records: Mapping[str, Record] = field(default_factory=dict)
+    records: Mapping[str, Record] = {}
     retakes: Sequence[Retake] = ()
     rejected: Collection[str] = ()
     accepted: Collection[str] = ()

@@ -6,7 +6,6 @@ few minutes.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from batchrunner.events import Alive, CallHealthChanged, CapChanged, Event, RunEnding, RunFinished, RunStarted
@@ -60,7 +59,7 @@ class Narrator:
         """Return the line for `event` with short ids."""
         ids, record = getattr(event, "ids", ()), getattr(event, "record", None)
         if isinstance(ids, tuple) and ids:
-            event = replace(event, ids=tuple(short.get(name, name) for name in ids))
+            event = event._replace(ids=tuple(short.get(name, name) for name in ids))
         line = self._line(event)
         name = record.generation_id if record is not None else None
         if line is None or not name:

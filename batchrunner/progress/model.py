@@ -295,7 +295,7 @@ class Model:
     # Updates
 
     def _start(self, event: RunStarted) -> None:
-        self.started = replace(event, records={}, expected={})  # these are large and become outdated
+        self.started = event._replace(records={}, expected={})  # these are large and become outdated
         self._states = Counter(event.states)
         self.cap = self.limit = event.concurrency
         self.records = dict(event.records)

@@ -5,7 +5,6 @@ types here and errors to `batchrunner.errors.CallError`. The engine imports no o
 """
 
 from collections.abc import Collection, Coroutine, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -25,8 +24,7 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """A submission was accepted.
 
     generation_id: the handle of the generation: opaque text that the provider made.
@@ -63,8 +61,7 @@ class GenerationStatus(NamedTuple):
     notice: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Submissions:
+class Submissions(NamedTuple):
     """The submissions that the service lists, by request id.
 
     ids: generation ids by request id. requests: all listed request ids, including those without a usable generation id.
@@ -80,7 +77,7 @@ class Submissions:
     finished: frozenset[str] = frozenset()
     ended: bool = True
     complete: bool = True
-    created: Mapping[str, float] = field(default_factory=dict)
+    created: Mapping[str, float] = {}
     now: float | None = None
     reaches_back_s: float = 0.0
 
@@ -122,20 +119,18 @@ class Charges(NamedTuple):
     complete: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(NamedTuple):
     """The price of a second of video, in credits. when: the parameters that it is for; empty for all."""
 
     credits_per_s: float
-    when: Mapping[str, str] = field(default_factory=dict)
+    when: Mapping[str, str] = {}
 
     def applies(self, params: Mapping[str, object]) -> bool:
         """Whether it is the rate of a job with these parameters. Case does not count: services are not consistent."""
         return all(name in params and str(params[name]).lower() == value.lower() for name, value in self.when.items())
 
 
-@dataclass(frozen=True, slots=True)
-class PriceList:
+class PriceList(NamedTuple):
     """The service's own price list. rates: by every name of a model. as_of: when it was confirmed, s since the epoch.
 
     source: where it comes from, for people. version: the service's mark for this content (an ETag), or "".
@@ -147,8 +142,7 @@ class PriceList:
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """The optional calls of a provider and what it promises, so that nothing is guessed from an HTTP status.
 
     find_submissions, balance, charges, prices: whether these calls exist. prepares: whether `prepare` exists.

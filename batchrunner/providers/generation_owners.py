@@ -6,7 +6,6 @@ accepted under an unknown id, so it is in doubt and is searched for in the log.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 from batchrunner.errors import ServiceFault
 from batchrunner.job import Job, Record, State, key_of
@@ -62,7 +61,7 @@ class GenerationOwners(ForwardingProvider):
         ids = {**self._unrecorded(ours, lost, sent), **ours}
         # A submission that is listed without a usable id was accepted too: its job must not be submitted again.
         unclear = {lost[key] for name in found.requests - ours.keys() - sent if (key := _job_key(name)) in lost}
-        return replace(found, ids=ids, requests=found.requests | ids.keys() | unclear)
+        return found._replace(ids=ids, requests=found.requests | ids.keys() | unclear)
 
     def _unrecorded(self, found: Mapping[str, str], lost: Mapping[str, str], sent: Collection[str]) -> dict[str, str]:
         """Return generations of jobs whose latest request id was lost with the journal, by the substitute for that id.

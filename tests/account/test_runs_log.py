@@ -1,6 +1,5 @@
 """runs.jsonl: the run directories that the index is made again from."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from batchrunner.account.runs_log import NAME, Line, append, forget, read
@@ -14,13 +13,13 @@ def test_a_missing_file_is_empty(tmp_path: Path) -> None:
 
 def test_lines_are_appended_once(tmp_path: Path) -> None:
     append(tmp_path, [LINE])
-    append(tmp_path, [LINE, replace(LINE, batch_id="id2")])
-    assert read(tmp_path) == [LINE, replace(LINE, batch_id="id2")]
+    append(tmp_path, [LINE, LINE._replace(batch_id="id2")])
+    assert read(tmp_path) == [LINE, LINE._replace(batch_id="id2")]
     assert (tmp_path / NAME).read_text().count("\n") == 2
 
 
 def test_the_latest_line_of_a_batch_counts(tmp_path: Path) -> None:
-    moved = replace(LINE, directory="/out/moved")
+    moved = LINE._replace(directory="/out/moved")
     append(tmp_path, [LINE])
     append(tmp_path, [moved])
     assert read(tmp_path) == [moved]
@@ -33,7 +32,7 @@ def test_torn_and_foreign_lines_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_forgotten_batch_is_not_listed_until_it_runs_again(tmp_path: Path) -> None:
-    other = replace(LINE, batch_id="id2")
+    other = LINE._replace(batch_id="id2")
     append(tmp_path, [LINE, other])
     forget(tmp_path, [LINE])
     assert read(tmp_path) == [other]

@@ -71,11 +71,10 @@ def test_without_the_service_the_balance_is_unknown_and_the_rest_is_shown(ran: t
 
 def test_spent_and_reserved_have_names_of_their_own(ran: tuple[Path, dict[str, str]]) -> None:
     found = view({**ran[1], "AIMLAPI_KEY": ""}, None, None)
-    limits = replace(found.summary.limits, credits_per_day=6 * CREDITS_PER_USD)
+    limits = found.summary.limits._replace(credits_per_day=6 * CREDITS_PER_USD)
     money = {"spent_today": 1.5 * CREDITS_PER_USD, "reserved_today": 0.5 * CREDITS_PER_USD}
     rows = [Amount("one", 3, 1.5 * CREDITS_PER_USD, 0.5 * CREDITS_PER_USD)]
-    summary = replace(
-        found.summary,
+    summary = found.summary._replace(
         settled=1.5 * CREDITS_PER_USD,
         quoted=0.0,
         estimated=0.0,

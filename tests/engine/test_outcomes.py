@@ -116,7 +116,7 @@ def failed_record(failures: int) -> Record:
 def test_only_the_services_own_failure_is_generated_again_and_only_so_often(
     failures: int, fault: str, *, again: bool
 ) -> None:
-    policy = replace(POLICY, generation_retries=1)
+    policy = POLICY._replace(generation_retries=1)
     assert may_generate_again(failed_record(failures), Problem("broke", "it broke", "", fault), policy) is again
 
 

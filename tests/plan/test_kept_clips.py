@@ -1,7 +1,5 @@
 """Which delivered clips a run moves away. tests/transfer/test_delivery.py compares this with what a run does."""
 
-from dataclasses import replace
-
 import pytest
 
 from batchrunner.job import Snapshot, State
@@ -59,7 +57,7 @@ def test_the_plan_shows_the_clips_as_text_and_as_json() -> None:
     known = snapshot(*(f"job{number:02}" for number in range(12)))
     owners = {entry.file: entry.job.fingerprint for entry in known.entries}
     kept = kept_clips((), known, owners, lambda _: SIZE)
-    built = replace(plan.build((), known, PRICES), kept=kept)
+    built = plan.build((), known, PRICES)._replace(kept=kept)
     projection = projection_of(built)
     text = render.as_text(built, projection, NOW)
     assert f"12 clips move to {FOLDER}/" in text
@@ -67,4 +65,4 @@ def test_the_plan_shows_the_clips_as_text_and_as_json() -> None:
     assert "  job11.mp4" in render.as_text(built, projection, NOW, every=True)
     document = render.as_json(built, projection)
     assert document["kept"][0] == {"id": "job00", "file": "job00.mp4", "fingerprint": kept[0].fingerprint}
-    assert FOLDER not in render.as_text(replace(built, kept=kept[:0]), projection, NOW)
+    assert FOLDER not in render.as_text(built._replace(kept=kept[:0]), projection, NOW)

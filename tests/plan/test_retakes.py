@@ -75,7 +75,7 @@ def test_a_job_without_a_record_gets_no_take() -> None:
 def test_the_same_command_after_an_early_stop_continues_its_request(exit_status: int | None, wanted: list[int]) -> None:
     assert added(known(A, A2, exit_status=exit_status), "a") == wanted
     assert added(known(A, A2, exit_status=exit_status, rejected=["a.t2"]), "a") == [3], "a verdict is a new request"
-    later = replace(known(A, A2, exit_status=exit_status), latest_run=replace(ENDED, run_id="later", exit_status=None))
+    later = known(A, A2, exit_status=exit_status)._replace(latest_run=replace(ENDED, run_id="later", exit_status=None))
     assert added(later, "a") == [3], "another run added the latest take"
 
 

@@ -197,7 +197,7 @@ def plain_lines(events: Sequence[Event], stream: io.StringIO | None = None) -> l
 
 
 def named(*ids: str) -> RunStarted:
-    return replace(started(), ids={f"sha256:{name}": (name,) for name in ids})
+    return started()._replace(ids={f"sha256:{name}": (name,) for name in ids})
 
 
 def test_on_a_terminal_lines_have_local_times_marks_and_short_ids(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,7 @@ def test_jobs_that_only_left_out_are_not_estimated() -> None:
     assert start is not None
     records = {record.job.fingerprint: record for record in run.records.values()}
     unselected = frozenset(list(records)[4:])
-    run.notify(replace(start, records=records, unselected=unselected))
+    run.notify(start._replace(records=records, unselected=unselected))
     for name in ("job0", "job1", "job2"):
         run.submit(name)
         run.at += 100
@@ -190,7 +190,7 @@ def test_an_outage_shows_its_start_its_next_attempt_and_its_reason(run: Simulate
 @pytest.mark.parametrize(("in_s", "stops"), [(60.0, True), (86_400.0, False)])
 def test_a_planned_end_before_the_last_job_is_shown(run: SimulatedRun, in_s: float, *, stops: bool) -> None:
     assert run.model.started is not None
-    run.model.started = replace(run.model.started, planned_end=PlannedEnd(run.at + in_s, "deadline"))
+    run.model.started = run.model.started._replace(planned_end=PlannedEnd(run.at + in_s, "deadline"))
     finish = run.screen()[3]
     assert finish.startswith("finish   stops at " if stops else "finish   about ")
     assert ("in 1 min 0 s (deadline); all jobs would take " in finish) is stops
@@ -198,9 +198,9 @@ def test_a_planned_end_before_the_last_job_is_shown(run: SimulatedRun, in_s: flo
 
 def test_a_budget_that_does_not_cover_all_jobs_is_shown(run: SimulatedRun) -> None:
     assert run.model.started is not None
-    run.model.started = replace(run.model.started, budget=Budget(usd=1.0))
+    run.model.started = run.model.started._replace(budget=Budget(usd=1.0))
     assert run.screen()[3].startswith("finish   max_cost stops it; all jobs would take ")
-    run.model.started = replace(run.model.started, budget=Budget(usd=1000.0))
+    run.model.started = run.model.started._replace(budget=Budget(usd=1000.0))
     assert run.screen()[3].startswith("finish   about ")
 
 
@@ -253,7 +253,7 @@ def test_earlier_failures_are_still_problems() -> None:
     failed = replace(run.records["job0"], state=State.FAILED, error=Problem("face", "no face"))
     start = run.model.started
     assert start is not None
-    run.notify(replace(start, records={failed.job.fingerprint: failed}, states={State.FAILED: 1}))
+    run.notify(start._replace(records={failed.job.fingerprint: failed}, states={State.FAILED: 1}))
     assert any("job0: no face" in line for line in run.screen())
 
 
@@ -293,7 +293,7 @@ def test_long_ids_are_shortened_in_the_middle_and_stay_different(width: int) -> 
     assert start is not None
     ids = [f"{LONG}-{face}-480p{take}" for face in ("admiral", "astronaut") for take in ("", ".t2")]
     records = {record.job.fingerprint: record for record in run.records.values()}
-    run.notify(replace(start, records=records, ids={key: (name,) for key, name in zip(records, ids, strict=True)}))
+    run.notify(start._replace(records=records, ids={key: (name,) for key, name in zip(records, ids, strict=True)}))
     for name, job in zip(ids, list(run.records), strict=True):
         run.records[name] = run.records[job]
         run.submit(name)

@@ -52,6 +52,7 @@ class Process:
     task: "asyncio.Future[int]"
     events: list[Event]
     engines: list[Engine] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)  # why it did not begin
 
     def die(self) -> None:
         """SIGKILL."""
@@ -66,7 +67,7 @@ class Process:
             await self._bury()
             return None
         except BatchrunnerError as error:
-            self.events.append(Refused(error.message))  # type: ignore[arg-type]  # only for people
+            self.refusals.append(error.message)
             return None
 
     async def _bury(self) -> None:
@@ -96,13 +97,6 @@ class Forgetful:
         if generation_id in self._forgotten:
             raise ServiceFault("unknown_generation", "there is no such generation", status=404)
         return await self._provider.status(generation_id, inputs)
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A run that did not begin."""
-
-    message: str
 
 
 @dataclass
@@ -294,7 +288,7 @@ class AccountScenario:
             if not process.mortal.die_at and self._takes("deaths"):
                 world.loop.call_later(self.rng.uniform(0.0, 150.0), process.die)
             status = await process.ended()
-            why = [str(event.message) for event in process.events if isinstance(event, Refused)]
+            why = process.refusals
             self._note(world, f"{name}: {'died' if process.mortal.dead else status} {why}")
             in_doubt_runs += status == 1
             if status == 0 or (in_doubt_runs > 4 and not self.logs):

@@ -1,7 +1,5 @@
 """The poll step: read the state of a generation once."""
 
-from dataclasses import replace
-
 from batchrunner.engine.backoff import Backoff
 from batchrunner.engine.confirmation import TERMINAL, unnamed
 from batchrunner.engine.outcomes import (
@@ -74,7 +72,7 @@ async def _failed_poll(context: StepContext, fingerprint: str, generation_id: st
     last, policy = context.records[fingerprint].last, context.policy
     if last.is_reused and last.completed_at is not None:
         # It was delivered before, so it is not too new to be visible.
-        policy = replace(policy, not_found_grace_s=min(_REUSED_GRACE_S, policy.not_found_grace_s))
+        policy = policy._replace(not_found_grace_s=min(_REUSED_GRACE_S, policy.not_found_grace_s))
     decision = after_failed_poll(error, history, now, policy, generation_id, own_failures)
     if isinstance(decision, Problem):
         return await fail_generation(context, fingerprint, decision)

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -122,7 +121,7 @@ class ApiClient:
         self._base = str(URL(endpoint.base_url.rstrip("/")))
         self._authorization = {"Authorization": f"Bearer {endpoint.key}"}
         self._redactor = endpoint.redactor
-        self._capabilities = replace(CAPABILITIES, lists_on_acceptance=endpoint.lists_on_acceptance)
+        self._capabilities = CAPABILITIES._replace(lists_on_acceptance=endpoint.lists_on_acceptance)
         self._clock = clock
         self._executor = executor
         self._inputs = EncodedInputs(executor)
@@ -189,7 +188,7 @@ class ApiClient:
         async with AsyncExitStack() as stack:
             inputs = {name: await stack.enter_async_context(self._inputs.use(media)) for name, media in local.items()}
             accepted = await self._send(SubmissionBody(job, self._executor, inputs), request_id)
-        return replace(accepted, notice=self._inputs.problem) if self._inputs.problem else accepted
+        return accepted._replace(notice=self._inputs.problem) if self._inputs.problem else accepted
 
     async def _send(self, body: SubmissionBody, request_id: str) -> Accepted:
         assert self._submissions is not None
@@ -258,7 +257,7 @@ class ApiClient:
                 break
             query = {"period": period, "cursor": page.cursor}
         listed = responses.read_log_rows(rows, ended=ended, complete=complete)
-        return replace(listed, now=responses.service_time(date, listed.created), reaches_back_s=_REACH_S[period])
+        return listed._replace(now=responses.service_time(date, listed.created), reaches_back_s=_REACH_S[period])
 
     async def balance(self) -> Balance | None:
         """Return the account's balance; None where the service does not show it to this key. Raises CallError."""
@@ -287,7 +286,7 @@ class ApiClient:
         # The list is public, so the key is not sent.
         read = await self._get(_target(_PRICES_PATH, query), {"If-None-Match": version} if version else {})
         if known and read.status == billing.NOT_MODIFIED:
-            return replace(known, as_of=self._clock.now())
+            return known._replace(as_of=self._clock.now())
         return self._parsed(billing.read_prices, read, URL(self._base).host or "")
 
     async def _get(self, target: str, headers: dict[str, str] | None = None) -> "_Read":

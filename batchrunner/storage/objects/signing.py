@@ -70,7 +70,7 @@ class SignedInputs(ForwardingProvider):
     @cached_property
     def capabilities(self) -> Capabilities:
         """The capabilities of the wrapped provider. Links can be made before a submission."""
-        return replace(self._provider.capabilities, prepares=True)
+        return self._provider.capabilities._replace(prepares=True)
 
     def prepare(self, job: Job) -> Coroutine[Any, Any, None] | None:
         """Return the work that can be done before a submission: links, and the work of the wrapped provider."""
