@@ -41,6 +41,7 @@ from batchrunner.plan.admission import Admission
 from batchrunner.plan.endings import NO_REASON, StopReason, stop_for
 
 _NOTHING: Mapping[str, Reuse | Hold] = MappingProxyType({})
+_LOST_EVERY_S = 0.25  # between two questions whether anything can still be stored
 _UNSEEN_S = 60.0  # and three poll intervals: a generation that was not polled for longer is not learned from
 
 
@@ -74,6 +75,7 @@ class Engine:
         own = None if policy.calls_per_s is None else Pace(policy.calls_per_s)
         self._paces = [pace for pace in (own, deps.pace) if pace is not None]
         self._run_deadline = RunDeadline(0.0)
+        self._lost_asked_at = float("-inf")  # monotonic, s
         self._shutdown = Shutdown()
         self._tasks: dict[_Active, asyncio.Task[None]] = {}
         self._running: defaultdict[str, int] = defaultdict(int)  # tasks by kind of call
@@ -166,8 +168,10 @@ class Engine:
         end = self._end(now)
         if end is not None and now >= end[0] and not self._shutdown.closing:
             self._close(end[1])
-        if not self._shutdown.closing and (lost := self._deps.lost()):
-            self._close(lost)
+        if not self._shutdown.closing and now - self._lost_asked_at >= _LOST_EVERY_S:
+            self._lost_asked_at = now
+            if lost := self._deps.lost():
+                self._close(lost)
         self._flow.release_slots(now)
         for call, until in self._calls.patience_ends().items():
             if now >= until:
@@ -358,7 +362,7 @@ class Engine:
             try:
                 next_step = await step
             except LocalFault as fault:
-                self.stop(stop_for(fault))
+                self.stop(self._deps.lost() or stop_for(fault))
                 next_step = LeaveInFlight(fault.message)
             except Exception as error:  # noqa: BLE001 (the one place: a defect in one step must not end the run)
                 next_step = LeaveInFlight(_defect(active.call, error))

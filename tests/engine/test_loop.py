@@ -17,7 +17,7 @@ from batchrunner.errors import JobFault, LocalFault, NetworkFault
 from batchrunner.job import Record, Result, State, TimelineEvent
 from batchrunner.plan.admission import Admission
 from batchrunner.plan.duration_estimate import Forecast
-from batchrunner.plan.endings import StopReason
+from batchrunner.plan.endings import NO_REASON, StopReason
 from batchrunner.plan.ledger import Budget, Ledger
 from batchrunner.plan.prices import Prices
 from batchrunner.providers.base import Accepted, Capabilities, GenerationStatus, Phase, Submissions
@@ -51,6 +51,8 @@ class World:
         self.uploaded: set[str] = set()
         self.prepared: list[tuple[str, float]] = []
         self.stop_at: float | None = None
+        self.lost_at = float("inf")  # when the run directory is moved away
+        self.lost_asked: list[float] = []
         self.priorities: dict[str, int] | None = None
         self.records: JobRecords
         self.stopped = ""
@@ -84,6 +86,10 @@ class World:
         if self.calls.count(("poll", name)) < self.complete_after.get(name, 1):
             return GenerationStatus(Phase.QUEUED, "queued")
         return GenerationStatus(Phase.COMPLETED, "completed", result_url=f"https://files.example.com/{name}.mp4")
+
+    def lost(self) -> StopReason:
+        self.lost_asked.append(asyncio.get_running_loop().time())
+        return StopReason("run_directory_gone", "it was moved") if self.lost_asked[-1] >= self.lost_at else NO_REASON
 
     async def ping(self) -> None:
         """Always answers."""
@@ -123,6 +129,7 @@ class World:
                 ids=lambda fingerprint: (fingerprint,),
                 lacks_space=lambda clips: StopReason("disk_full", self.lacks_space(clips)),
                 inputs=world,
+                lost=self.lost,
             )
             bounds = Policy(**({"concurrency": 4, "poll_interval_s": 10.0} | policy))
             admission = Admission(Prices({}), Ledger(Budget(), self.started), Forecast(self.started))
@@ -313,6 +320,26 @@ def test_a_defect_outside_of_a_step_stops_the_run_and_what_is_in_flight_ends() -
     world.run(concurrency=1)
     assert world.states() == {"a": State.SUCCEEDED, "b": State.PENDING}
     assert world.stopped == ("a defect in batchrunner during the prepare, please report it: RuntimeError('unexpected')")
+
+
+def test_a_run_without_its_directory_closes_and_the_directory_is_asked_for_a_few_times_a_second() -> None:
+    names = [f"n{number}" for number in range(1000)]
+    world = World(*map(pending, names))
+    world.download_s = dict.fromkeys(names, 0.01)
+    world.lost_at = 1.0
+    world.run(concurrency=2, poll_interval_s=0.05)
+    assert world.stopped == "it was moved"
+    assert 1.0 <= world.times[-1] <= 1.25, "the last call"
+    assert all(after - before >= 0.25 for before, after in pairwise(world.lost_asked))
+
+
+def test_a_fault_of_this_machine_is_put_down_to_the_lost_directory() -> None:
+    world = World(pending("a"))
+    world.errors["a"] = LocalFault("disk_error", "the disk answers with an error")
+    world.lost_at = 0.001
+    world.upload_s["a"] = 0.1
+    world.run()
+    assert world.stopped == "it was moved"
 
 
 def test_a_run_stops_after_so_many_failed_jobs() -> None:
