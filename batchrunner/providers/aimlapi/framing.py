@@ -8,7 +8,7 @@ the used fields are passed on. An invalid length is dropped; the body then ends 
 import re
 
 MAX_HEAD_BYTES = 256 << 10  # a longer head is passed on unchanged
-_END = re.compile(rb"\r?\n\r?\n")
+_END = re.compile(rb"\n\r?\n")
 _STATUS = re.compile(rb"HTTP/1\.\d +(\d\d\d)")
 _WITHOUT_BODY = {b"204", b"304"}
 _WITHOUT_CONTROLS = bytes(
@@ -19,11 +19,12 @@ _USED = (
     *(b"x-inference-id", b"x-request-id", b"upgrade"),
     *(b"etag", b"x-aimlapi-credits-used", b"x-aimlapi-usd-spent"),
 )
+# A pattern that begins with a line feed is searched much faster than one that begins with ``^``.
 # The value of a field without the blanks around it. Nothing in it is tried twice, so the search takes linear time.
 _VALUE = rb"[ \t]*+:[ \t]*+((?:[^ \t\n]++|[ \t]++(?!$))*+)"
-_FIELD = re.compile(rb"^(%b)%b" % (b"|".join(_USED), _VALUE), re.IGNORECASE | re.MULTILINE)
-_LENGTH = re.compile(rb"^content-length%b" % _VALUE, re.IGNORECASE | re.MULTILINE)
-_CHUNKED = re.compile(rb"^transfer-encoding[ \t]*+:", re.IGNORECASE | re.MULTILINE)
+_FIELD = re.compile(rb"\n(%b)%b" % (b"|".join(_USED), _VALUE), re.IGNORECASE | re.MULTILINE)
+_LENGTH = re.compile(rb"\ncontent-length%b" % _VALUE, re.IGNORECASE | re.MULTILINE)
+_CHUNKED = re.compile(rb"\ntransfer-encoding[ \t]*+:", re.IGNORECASE)
 _SAME_LENGTH = re.compile(rb"(\d{1,15})(?:[ \t]*+,[ \t]*+\1)*+")  # once or more often
 
 
@@ -76,7 +77,9 @@ def _with_body(heads: list[bytes], status: bytes, body: bytes) -> list[bytes]:
 
 def readable(head: bytes, max_field_bytes: int) -> bytes:
     """Return the head reduced to the status line and the used fields. A head that is not HTTP is returned unchanged."""
-    status, _, fields = head.translate(_WITHOUT_CONTROLS).partition(b"\n")
+    text = head.translate(_WITHOUT_CONTROLS)
+    status = text.partition(b"\n")[0]
+    fields = text[len(status) :]
     if not status.startswith(b"HTTP/"):
         return head
     if len(fields) > max_field_bytes:
