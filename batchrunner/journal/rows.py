@@ -14,6 +14,7 @@ from json.encoder import encode_basestring_ascii as _text
 from math import isfinite, isnan
 from operator import attrgetter
 from pathlib import Path
+from sys import intern
 from typing import Any
 from zlib import crc32
 
@@ -52,8 +53,10 @@ _ENCODER = json.JSONEncoder(
 )  # reused: json.dumps would create one for each record
 _RESULT_FIELDS = tuple(field.name for field in fields(Result))
 _result_values = attrgetter(*_RESULT_FIELDS)
-_ERROR_AT = _ATTEMPT_FIELDS.index("error")
+_ERROR_AT, _OUTCOME_AT = _ATTEMPT_FIELDS.index("error"), _ATTEMPT_FIELDS.index("outcome")
 _NUMBERS = {int, float}
+MOST_SHARED = 256
+_SHARED: dict[str, Any] = {}  # values of earlier rows, by their `repr`
 
 
 class RowDamaged(ValueError):
@@ -143,14 +146,29 @@ def _media_json(item: Media) -> str:
 def job_from_json(fingerprint: str, text: str) -> Job:
     """Return the stored job. Its inputs cannot be submitted: that needs the manifest."""
     row = json.loads(text)
-
-    def media(item: dict[str, Any]) -> Media:
-        return Media(**{**item, "path": Path(item["path"])} if "path" in item else item)
-
-    model, params, take = row.pop("model"), row.pop("params"), row.pop("take", 1)
+    model, params = _shared((row.pop("model"), row.pop("params")))
+    take = row.pop("take", 1)
     spec = registry.models().get(model)
-    inputs = {name: media(item) for name, item in (spec.ordered(row) if spec else row).items()}
+    inputs = {name: _input(tuple(item), *item.values()) for name, item in (spec.ordered(row) if spec else row).items()}
     return Job(fingerprint, model, inputs, params, take)
+
+
+@lru_cache(maxsize=256, typed=True)  # typed: 5 and 5.0 are not the same
+def _input(names: tuple[str, ...], *values: Any) -> Media:
+    """Return an input by the names and values of its fields. Cached: many jobs of a batch have the same one."""
+    found = dict(zip(names, values, strict=True))
+    found["kind"] = intern(found["kind"])
+    return Media(**{**found, "path": Path(found["path"])} if "path" in found else found)
+
+
+def _shared(value: Any) -> Any:
+    """Return the equal value of an earlier row, so that equal values of 100,000 rows do not take 100 MB.
+
+    Values are compared by `repr`, because True, 1 and 1.0 are equal.
+    """
+    if len(_SHARED) >= MOST_SHARED:
+        _SHARED.clear()
+    return _SHARED.setdefault(repr(value), value)
 
 
 def problem_to_json(problem: Problem) -> str:
@@ -220,6 +238,7 @@ def attempt(row: Sequence[Any]) -> tuple[str, Attempt]:
     """Do the reverse of `attempt_row`. Raises RowDamaged."""
     fingerprint, *values = verified("attempts", row)
     values[_ERROR_AT] = problem_from_json(values[_ERROR_AT])
+    values[_OUTCOME_AT] = values[_OUTCOME_AT] and intern(values[_OUTCOME_AT])
     return fingerprint, Attempt(*values)
 
 
@@ -241,7 +260,14 @@ def entry_row(entry: Entry) -> tuple[Any, ...]:
 def entry(row: Sequence[Any], records: Mapping[str, Record]) -> Entry:
     """Do the reverse of `entry_row`. Raises RowDamaged."""
     position, name, fingerprint, tags, priority, output_name = verified("entries", row)
-    return Entry(position, name, records[fingerprint].job, json.loads(tags), priority, output_name)
+    return Entry(position, name, records[fingerprint].job, _tags(tags), priority, output_name)
+
+
+@lru_cache(maxsize=256)
+def _tags(text: str) -> dict[str, str]:
+    """Return the tags of an entry. Cached: most batches have few different ones."""
+    tags: dict[str, str] = json.loads(text)
+    return tags
 
 
 def run_row(run: Run) -> tuple[Any, ...]:
