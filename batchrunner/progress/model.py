@@ -325,8 +325,9 @@ class Model:
         self._waiting.clear()
         self._to_come_credits, self._to_come_unpriced = 0.0, 0
         groups: dict[tuple[_Kind, float | None], int] = {}
+        selected = frozenset(event.ids) - event.unselected
         for fingerprint, record in self.records.items():
-            if record.state is State.PENDING and fingerprint in event.ids and fingerprint not in event.unselected:
+            if record.state is State.PENDING and fingerprint in selected:
                 job, price = record.job, None
                 if fingerprint in event.expected:
                     price = event.expected[fingerprint]
