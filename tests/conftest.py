@@ -21,6 +21,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
 
 from batchrunner.job import Attempt, Entry, Job, Media, PlacedFile, Record, Result, Run, State
@@ -32,6 +33,10 @@ NOW = 1_800_000_000.0  # wall time for tests that need one
 _TESTS = count()
 V = TypeVar("V")
 _MEMORY_BYTES = 4 << 30  # a multiple of what the tests write
+
+# A test may take any time on a busy machine.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 # Tests with the marker `slow`, longest first. Most of them start real processes and take real time.
