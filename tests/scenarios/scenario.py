@@ -108,7 +108,7 @@ class Story:
     seed: int
     folder: Path
     config: SandboxConfig
-    lines: list[str] = field(default_factory=list)
+    notes: list[tuple[float, object]] = field(default_factory=list)  # a time, and what is printed of a failure
     ledger: list[dict[str, Any]] = field(default_factory=list)
     entries: Sequence[Entry] = ()  # of the last run, with all takes
     takes: dict[str, int] = field(default_factory=dict)  # asked for, by first take's fingerprint; 1 if missing
@@ -127,8 +127,13 @@ class Story:
     def rundir(self) -> RunDir:
         return RunDir(self.folder / "run")
 
-    def note(self, at: float, line: str) -> None:
-        self.lines.append(f"{at:12.3f}  {line}")
+    @property
+    def lines(self) -> list[str]:
+        """Return the notes as text."""
+        return [f"{at:12.3f}  {str(content)[:300]}" for at, content in self.notes]
+
+    def note(self, at: float, content: object) -> None:
+        self.notes.append((at, content))
 
     def take_in(self, record: Record, at: float) -> None:
         """Record what the journal knows now. The times in a journal are those of a clock that may be set."""
@@ -521,7 +526,7 @@ def _listener(story: Story, loop: Loop) -> Callable[[Event], None]:
                 loop.time(), f"{who} {event.call} failed, again in {event.retry_in_s:.1f} s: {event.problem.kind}"
             )
         else:
-            story.note(loop.time(), f"{event}"[:300])
+            story.note(loop.time(), event)
 
     return note
 

@@ -11,8 +11,10 @@ import errno
 import os
 import selectors
 from asyncio.base_events import MAXIMUM_SELECT_TIMEOUT  # type: ignore[attr-defined]
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO, NoReturn, cast
@@ -25,9 +27,13 @@ from async_solipsism import SleepForeverError
 from async_solipsism.socket import Socket
 
 from batchrunner.events import EventBus, Listener
+from batchrunner.sandbox import service
+from batchrunner.sandbox.clips.reader import measure
 from tests.conftest import Opening
 from tests.scenarios.damage import NO_FAILURE, DiskFailure, JournalFiles, files_end_at
 
+_NOTHING: deque[Any] = deque()
+_MEASURED: dict[bytes, Any] = {}  # by content
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 EPOCH = 1_800_000_000.0  # wall time at virtual time zero
 
@@ -86,7 +92,7 @@ class _Selector(async_solipsism.selector.Selector):  # type: ignore[misc]  # the
                 if wanted & _WRITE and socket.write_ready():
                     events |= _WRITE
             else:  # a server's, which only accepts
-                events = wanted & _READ if socket.read_ready() else 0
+                events = wanted & _READ if socket._queue != _NOTHING and socket.read_ready() else 0
             if events:
                 ready.append((key, events))
         if not ready and timeout != 0:
@@ -97,23 +103,56 @@ class _Selector(async_solipsism.selector.Selector):  # type: ignore[misc]  # the
 
 
 class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has no types
-    """Virtual time. Work in a MortalExecutor takes a little of it, so that steps interleave as with threads."""
+    """Virtual time. Work in a MortalExecutor takes a little of it, so that steps interleave as with threads.
+
+    It does what the base class does in the same order, without checks for debugging and for other threads.
+    """
 
     mortal: Mortal | None = None
     _selector: Any
+    _ready: deque[Any]
+    _scheduled: list[Any]  # timers
 
     def __init__(self) -> None:
         super().__init__()
         self._selector = _Selector(self._selector.clock)
+        self.time = self._selector.clock.time
+        self.get_debug = bool  # False: each callback asks for it
 
     def _run_once(self) -> None:
-        super()._run_once()
+        ready, timers = self._ready, self._scheduled
+        while timers and timers[0]._cancelled:
+            heappop(timers)
+        if ready or self._stopping:
+            wait_s = 0.0
+        else:
+            wait_s = max(0.0, timers[0]._when - self.time()) if timers else MAXIMUM_SELECT_TIMEOUT
+        if found := self._selector.select(wait_s):
+            self._process_events(found)
+        end = self.time() + self._clock_resolution
+        while timers and timers[0]._when < end:
+            ready.append(heappop(timers))
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+        handle = None  # it would keep alive what it refers to
         if self.mortal is not None:
             self.mortal.turn()
 
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
         """Return a time that is never early: code that re-arms a timer which fired a tick early loops for ever."""
-        return cast(asyncio.TimerHandle, super().call_at(when + 2e-6, callback, *args, context=context))
+        timer = asyncio.TimerHandle(when + 2e-6, callback, args, self, context)
+        heappush(self._scheduled, timer)
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Do nothing: a cancelled timer leaves the queue when its time comes."""
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:
         """Run the work in this thread, in virtual time."""
@@ -126,6 +165,14 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has 
         return executor.submit(func, *args).result()
 
 
+def _measure_once(path: Path) -> Any:
+    """Measure an input of the sandbox, which is the bundled clip in most scenarios, unless that was done before."""
+    content = path.read_bytes()
+    if content not in _MEASURED:
+        _MEASURED[content] = measure(path)
+    return _MEASURED[content]
+
+
 def in_virtual_time(main: Callable[[Loop], Coroutine[Any, Any, None]]) -> None:
     """Run `main` to its end in a new loop with simulated sockets for aiohttp's clients."""
     loop = Loop()
@@ -134,7 +181,10 @@ def in_virtual_time(main: Callable[[Loop], Coroutine[Any, Any, None]]) -> None:
     asyncio.set_event_loop(loop)
     connect = async_solipsism.aiohappyeyeballs_start_connection
     try:
-        with patch.object(aiohappyeyeballs, "start_connection", connect):
+        with (
+            patch.object(aiohappyeyeballs, "start_connection", connect),
+            patch.object(service, "measure", _measure_once),
+        ):
             loop.run_until_complete(main(loop))
     finally:
         loop.close()
