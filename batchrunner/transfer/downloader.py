@@ -39,7 +39,7 @@ from batchrunner.transfer.cookies import Cookies
 from batchrunner.transfer.partial_file import MOST_SET_ASIDE, PartialFile
 from batchrunner.transfer.url_guard import Guard
 
-_RECEIVE_BYTES = 128 * 1024  # aiohttp buffers twice as much before it stops receiving
+_RECEIVE_BYTES = 64 * 1024  # aiohttp buffers twice as much and one block before it stops receiving
 _LONGEST_FIELD_BYTES = 64 * 1024  # a header field, for example a redirect to a signed link
 _LARGEST_CLIP_BYTES = 4 << 30
 _TIMEOUT = aiohttp.ClientTimeout(
