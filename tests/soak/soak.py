@@ -17,7 +17,7 @@ from batchrunner.journal import journal
 from tests import preload
 from tests.soak.batch import Batch, make_batch
 from tests.soak.liar import Liar
-from tests.soak.oracle import Figures, check_batch, submitting
+from tests.soak.oracle import Figures, check_batch, latest_requests, submitting
 from tests.soak.processes import Command, Service, wait_for
 
 CLEAN = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -228,14 +228,10 @@ def _stopped_wrongly(stop: signal.Signals, ended: int, batch: Batch, command: Co
 
 def _doubted(batch: Batch) -> set[str]:
     """Return the request ids of submissions in doubt in the journal: a lying service leaves some without a stop."""
-    snapshot = journal.read(batch.journal)
-    records = snapshot.records.values() if snapshot else ()
-    return {record.last.request_id for record in records if record.state is State.IN_DOUBT}
+    return latest_requests(batch.journal, State.IN_DOUBT)
 
 
 def _slots(plan: Plan, batch: Batch) -> tuple[str, str]:
     """Return the option that leaves `plan.concurrency` slots free: each job in doubt occupies one for an hour."""
-    snapshot = journal.read(batch.journal)
-    states = count_states(snapshot.records.values()) if snapshot else {}
-    in_doubt = states.get(State.SUBMITTING, 0) + states.get(State.IN_DOUBT, 0)
-    return "--concurrency", str(plan.concurrency + in_doubt)
+    in_doubt = latest_requests(batch.journal, State.SUBMITTING, State.IN_DOUBT)
+    return "--concurrency", str(plan.concurrency + len(in_doubt))

@@ -19,7 +19,7 @@ from batchrunner.journal import journal
 from tests.conftest import Inline, make_job, make_record
 from tests.journal.test_journal import begun
 from tests.soak.batch import Batch, make_batch, make_clip, make_picture
-from tests.soak.oracle import check_batch
+from tests.soak.oracle import check_batch, latest_requests
 from tests.soak.processes import Service, call, plain_clips, wait_for
 
 Mount = Callable[..., None]
@@ -109,6 +109,24 @@ def test_status_works_from_the_first_moment_of_a_run(tmp_path: Path, service: Se
             plan = call("plan", batch.manifest, "--output", batch.output, "--json", cwd=tmp_path)
             assert (plan.returncode, plan.stderr) == (0, ""), plan
         assert run.end() == 0
+
+
+def test_the_latest_requests_of_jobs_are_found_in_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    assert latest_requests(path, State.SUBMITTING) == set()
+    open_journal = journal.Journal(path, Inline())
+    begun(open_journal, "a", "b", "c", "d")
+    records = [
+        make_record("a", State.SUBMITTING, 12),
+        make_record("b", State.SUBMITTING),
+        make_record("c", State.IN_DOUBT, 2),
+    ]
+    for record in records:
+        asyncio.run(open_journal.save(record))
+    assert latest_requests(path, State.SUBMITTING) == {record.last.request_id for record in records[:2]}
+    assert latest_requests(path, State.SUBMITTING, State.IN_DOUBT) == {record.last.request_id for record in records}
+    open_journal.close()
+    assert latest_requests(path, State.IN_DOUBT) == {records[2].last.request_id}
 
 
 # An unwritable run directory
