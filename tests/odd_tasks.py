@@ -52,6 +52,14 @@ def sleep(item: Mapping[str, Any], _: Allow) -> Any:
         time.sleep(1)
 
 
+def await_file(item: Mapping[str, Any], _: Allow) -> Any:
+    path = Path(item["path"])
+    path.with_suffix(".begun").touch()
+    while not path.exists():
+        time.sleep(0.01)
+    return os.getpid()
+
+
 def hog(item: Mapping[str, Any], _: Allow) -> Any:
     block = bytearray(item["size_bytes"])
     block[::4096] = b"x" * len(block[::4096])
@@ -74,7 +82,20 @@ ODD: Mapping[str, Task] = {
     **TASKS,
     **{
         task.__name__: task
-        for task in (echo, environment, page_faults, crash, crash_on, defect, loop, sleep, hog, widen, slow_alarm)
+        for task in (
+            echo,
+            environment,
+            page_faults,
+            crash,
+            crash_on,
+            defect,
+            loop,
+            sleep,
+            await_file,
+            hog,
+            widen,
+            slow_alarm,
+        )
     },
 }
 

@@ -33,6 +33,7 @@ _ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM
 _KEPT_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 START = "from batchrunner.media.decode_worker import main; main()"
 _PATH = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "  # the worker finds modules on the same path
+_PATIENCE_S = 0.25  # a new worker takes as much CPU time
 _STARTS = 3  # a worker that is killed while it starts is started again
 _CHECK_EVERY_S = 0.25
 _LONGEST_START_S = 120.0
@@ -112,14 +113,23 @@ class Pool:
     """A few workers, started on demand. Safe to use from several threads.
 
     workers: the maximum number of processes. most_resident_kb: the memory limit of a worker, checked by this class;
-    None if the system limits it. start: Python code that serves tasks.
+    None if the system limits it. start: Python code that serves tasks. patience_s: how long a task waits for a busy
+    worker before another one is started.
     """
 
     def __init__(
-        self, workers: int = WORKERS, *, most_resident_kb: int | None = _MOST_RESIDENT_KB, start: str = START
+        self,
+        workers: int = WORKERS,
+        *,
+        most_resident_kb: int | None = _MOST_RESIDENT_KB,
+        start: str = START,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
         self._slots = threading.BoundedSemaphore(workers)
         self._lock = threading.Lock()
+        self._returned = threading.Condition(self._lock)
+        self._taken = 0  # workers that run a task or start
+        self._patience_s = patience_s
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
         self._stops = 0
@@ -177,27 +187,44 @@ class Pool:
             worker.close()
 
     def _take(self) -> "_Worker":
+        with self._returned:
+            if not self._idle and self._taken:
+                self._returned.wait(self._patience_s)
+            self._taken += 1
         worker = None
-        while worker is None:
-            with self._lock:
-                if not self._idle:
-                    break
-                worker = self._idle.pop()
-            if worker.has_ended():
-                worker.close()
-                worker = None
-        worker = worker or _started(self._make)
+        try:
+            worker = self._take_idle() or _started(self._make)
+        finally:
+            if worker is None:
+                self._end_use()
         with self._lock:
             self._busy.add(worker)
         return worker
 
+    def _take_idle(self) -> "_Worker | None":
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                worker = self._idle.pop()
+            if not worker.has_ended():
+                return worker
+            worker.close()
+
     def _give_back(self, worker: "_Worker") -> None:
         with self._lock:
             self._busy.discard(worker)
-            if worker.is_alive:
+            is_alive = worker.is_alive
+            if is_alive:
                 self._idle.append(worker)
-                return
-        worker.close()
+        self._end_use()
+        if not is_alive:
+            worker.close()
+
+    def _end_use(self) -> None:
+        with self._returned:
+            self._taken -= 1
+            self._returned.notify()
 
 
 @cache

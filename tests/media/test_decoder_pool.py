@@ -149,6 +149,30 @@ def test_only_the_guilty_file_of_a_group_is_blamed(pool: Pool) -> None:
     assert [entry[0] for entry in found if isinstance(entry, list)] == ["a", "c", "e"]
 
 
+@pytest.mark.parametrize(("patience_s", "workers"), [(60.0, 1), (0.0, 2)])
+def test_a_task_waits_for_a_busy_worker_before_another_one_starts(
+    tmp_path: Path, patience_s: float, workers: int
+) -> None:
+    first, second = tmp_path / "first.end", tmp_path / "second.end"
+    pids: list[int] = []
+
+    def run(path: Path) -> None:
+        pids.append(one(created, "await_file", {"path": str(path)}))
+
+    with closing(Pool(2, start=START, patience_s=patience_s)) as created:
+        threads = [threading.Thread(target=run, args=(path,)) for path in (first, second)]
+        threads[0].start()
+        wait_for(first.with_suffix(".begun").exists, "the first task has begun")
+        threads[1].start()
+        if workers == 2:
+            wait_for(second.with_suffix(".begun").exists, "the second task has begun beside it")
+        first.touch()
+        second.touch()
+        for thread in threads:
+            thread.join()
+    assert len(set(pids)) == workers
+
+
 def test_the_outcomes_of_a_group_are_one_reply(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     pool.ready()
     replies: list[bytes] = []
