@@ -173,7 +173,6 @@ def pytest_collection_finish() -> None:
 
     Otherwise it would search thousands of tests again and again, for a tenth of the whole CPU time.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     gc.enable()
