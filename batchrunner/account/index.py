@@ -28,7 +28,7 @@ from batchrunner.storage.durable_files import Disk
 
 _PATTERN = "index-*.db"
 _BUSY_S = 30.0
-_CACHE_KIB = 16 * 1024  # at most; claims are at random pages of the index
+_CACHE_KIB = 8 * 1024  # at most; twice as much saves 2 % of the time of the claims of 100,000 jobs
 _STATEMENTS = 512  # kept compiled: a statement for each number of rows
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA}
 
