@@ -7,7 +7,8 @@ that has started is finished, even if some of its callers are cancelled.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from contextlib import suppress
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -15,6 +16,7 @@ from batchrunner.errors import LocalFault
 
 _T = TypeVar("_T")
 _Done = asyncio.Future[None]
+_Work = Future[LocalFault | None]
 
 
 class Batcher(Generic[_T]):
@@ -51,18 +53,22 @@ class Batcher(Generic[_T]):
         self._items, self._waiting = [], []
         self._is_busy = bool(items or waiting)
         if self._is_busy:
-            work = asyncio.get_running_loop().run_in_executor(self._executor, self._work, items)
-            work.add_done_callback(partial(self._ended, waiting))
+            work = self._executor.submit(self._work, items)
+            work.add_done_callback(partial(self._hand_back, asyncio.get_running_loop(), waiting))
 
-    def _ended(self, waiting: list[_Done], work: "asyncio.Future[LocalFault | None]") -> None:
-        self._next_batch()
-        if work.cancelled():  # the loop is closing
-            return
-        error = work.exception() or work.result()
-        for done in waiting:
-            if done.done():  # cancelled
-                continue
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
+    def _hand_back(self, loop: asyncio.AbstractEventLoop, waiting: list[_Done], work: _Work) -> None:
+        """Wake the loop, from the executor's thread."""
+        with suppress(RuntimeError):  # it is closed
+            loop.call_soon_threadsafe(self._ended, waiting, work)
+
+    def _ended(self, waiting: list[_Done], work: _Work) -> None:
+        if not work.cancelled():  # otherwise the loop is closing
+            error = work.exception() or work.result()
+            for done in waiting:
+                if done.done():  # cancelled
+                    continue
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(error)
+        asyncio.get_running_loop().call_soon(self._next_batch)  # with what the woken tasks add at once

@@ -2,14 +2,26 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 
 from batchrunner.errors import LocalFault
 from batchrunner.storage.batching import Batcher
 
+_T = TypeVar("_T")
 FAULT = LocalFault("disk_full", "no room")
+
+
+class Inline(Executor):
+    """Works at once."""
+
+    def submit(self, function: Callable[..., _T], /, *arguments: object, **options: object) -> Future[_T]:
+        done = Future[_T]()
+        done.set_result(function(*arguments, **options))
+        return done
 
 
 def test_items_of_one_turn_of_the_loop_share_a_group_and_later_ones_form_the_next_in_order() -> None:
@@ -51,6 +63,47 @@ def test_tasks_that_a_group_wakes_share_the_next_one() -> None:
 
     asyncio.run(gather())
     assert groups == [[0, 1, 2], [10, 11, 12]]
+
+
+def test_tasks_that_a_group_wakes_share_the_next_one_with_those_that_wait() -> None:
+    groups: list[list[int]] = []
+    is_waiting = threading.Event()
+
+    def work(items: list[int]) -> None:
+        groups.append(list(items))
+        assert is_waiting.wait(10)
+
+    async def gather() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            batcher = Batcher[int](executor, work)
+
+            async def twice(number: int) -> None:
+                await batcher.do([number])
+                await batcher.do([10 + number])
+
+            tasks = [asyncio.ensure_future(twice(number)) for number in range(2)]
+            await asyncio.sleep(0)  # they are added
+            await asyncio.sleep(0)  # the group starts
+            other = asyncio.ensure_future(batcher.do([5]))
+            is_waiting.set()
+            await asyncio.gather(*tasks, other)
+
+    asyncio.run(gather())
+    assert groups == [[0, 1], [5, 10, 11]]
+
+
+def test_the_end_of_a_group_takes_one_turn_of_the_loop() -> None:
+    turns = 0
+
+    async def gather() -> None:
+        nonlocal turns
+        done = asyncio.ensure_future(Batcher[int](Inline(), lambda _: None).do([1]))
+        while not done.done():
+            turns += 1
+            await asyncio.sleep(0)
+
+    asyncio.run(gather())
+    assert turns == 2, "the group starts, and it ends"
 
 
 def test_posted_work_starts_at_once() -> None:
