@@ -1,8 +1,10 @@
 """Three hundred scenarios, and by name some that once found an error. More: ``python -m tests.scenarios --help``."""
 
+import pickle
+
 import pytest
 
-from tests.scenarios.__main__ import replay, simulate
+from tests.scenarios.__main__ import outcome, replay, simulate
 
 # A simulated process that dies leaves connections open, as a real one leaves them to the system.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
@@ -30,6 +32,12 @@ REGRESSIONS = {
 def _simulate(seed: int, rate: float | None = None) -> None:
     _, wrong, story = simulate(seed, rate)
     assert not wrong, "\n".join([wrong, replay(seed), *story.lines[-40:]])
+
+
+def test_the_outcome_of_a_scenario_passes_between_processes() -> None:
+    found = outcome(1)
+    assert found == (1, "")
+    assert pickle.dumps(found)
 
 
 @pytest.mark.parametrize("first", range(0, SCENARIOS, A_BLOCK))
