@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any, BinaryIO, NoReturn, cast
@@ -82,6 +83,9 @@ class _Selector(async_solipsism.selector.Selector):  # type: ignore[misc]  # the
     The library looks each socket up by its hash, at each turn of the loop, and asks its queues through three calls.
     """
 
+    def _fileobj_lookup(self, fileobj: Any) -> Any:
+        return fileobj.fileno() if type(fileobj) is Socket else fileobj
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = []
         for key in self._fd_to_key.values():
@@ -111,27 +115,28 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has 
     mortal: Mortal | None = None
     _selector: Any
     _ready: deque[Any]
-    _scheduled: list[Any]  # timers
+    _scheduled: list[Any]  # the times of timers, their numbers for a comparison of equal times, and the timers
 
     def __init__(self) -> None:
         super().__init__()
         self._selector = _Selector(self._selector.clock)
         self.time = self._selector.clock.time
+        self._numbers = count()
         self.get_debug = bool  # False: each callback asks for it
 
     def _run_once(self) -> None:
         ready, timers = self._ready, self._scheduled
-        while timers and timers[0]._cancelled:
+        while timers and timers[0][2]._cancelled:
             heappop(timers)
         if ready or self._stopping:
             wait_s = 0.0
         else:
-            wait_s = max(0.0, timers[0]._when - self.time()) if timers else MAXIMUM_SELECT_TIMEOUT
+            wait_s = max(0.0, timers[0][0] - self.time()) if timers else MAXIMUM_SELECT_TIMEOUT
         if found := self._selector.select(wait_s):
             self._process_events(found)
         end = self.time() + self._clock_resolution
-        while timers and timers[0]._when < end:
-            ready.append(heappop(timers))
+        while timers and timers[0][0] < end:
+            ready.append(heappop(timers)[2])
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not handle._cancelled:
@@ -148,7 +153,7 @@ class Loop(async_solipsism.EventLoop):  # type: ignore[misc]  # the library has 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
         """Return a time that is never early: code that re-arms a timer which fired a tick early loops for ever."""
         timer = asyncio.TimerHandle(when + 2e-6, callback, args, self, context)
-        heappush(self._scheduled, timer)
+        heappush(self._scheduled, (timer.when(), next(self._numbers), timer))
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
