@@ -172,31 +172,33 @@ def recovering_holds_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(opening, "held_in_doubt", lambda known, *_: known)
 
 
-# And a cheap scenario that detected it when this was written, which is tried first; any other counts as well. A
-# test that takes seconds needs a new one.
-MUTATIONS: list[tuple[Patch, int]] = [
-    (intent_after_the_post, 9),
-    (post_again_after_a_cut, 3),
-    (died_means_refused, 3),
-    (name_before_flush, 15),
-    (key_by_position, 8),
-    (slot_free_in_doubt, 18),
-    (no_check_of_the_file, 22),
-    (id_only_in_memory, 13),
-    (a_believer_of_replies_for_others, 14),
-    (a_believer_of_the_first_reply_without_an_id, 14),
-    (a_failure_is_seen_once, 21),
-    (a_completion_without_a_link_is_seen_once, 49),
-    (every_answer_without_success_is_a_refusal, 3),
-    (a_witness_that_is_not_written, 148),
-    (a_journal_that_is_gone_is_made_anew, 0),
-    (recovering_holds_nothing, 89),
+# And cheap scenarios that detected it when this was written. They are tried first; any other counts as well. A
+# test that takes seconds needs new ones: most scenarios cannot detect its mutation.
+MUTATIONS: list[tuple[Patch, tuple[int, ...]]] = [
+    (intent_after_the_post, (9,)),
+    (post_again_after_a_cut, (3,)),
+    (died_means_refused, (3,)),
+    (name_before_flush, (15,)),
+    (key_by_position, (8,)),
+    (slot_free_in_doubt, (18,)),
+    (no_check_of_the_file, (22,)),
+    (id_only_in_memory, (13,)),
+    (a_believer_of_replies_for_others, (14,)),
+    (a_believer_of_the_first_reply_without_an_id, (14,)),
+    (a_failure_is_seen_once, (32, 30)),
+    (a_completion_without_a_link_is_seen_once, (49,)),
+    (every_answer_without_success_is_a_refusal, (3,)),
+    (a_witness_that_is_not_written, (165, 379)),
+    (a_journal_that_is_gone_is_made_anew, (0,)),
+    (recovering_holds_nothing, (52, 89)),
 ]
 
 
 @pytest.mark.parametrize(("mutation", "noticed"), MUTATIONS, ids=[mutation.__name__ for mutation, _ in MUTATIONS])
-def test_some_scenario_detects_the_mutation(mutation: Patch, noticed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in (noticed, *range(MOST_SCENARIOS)):
+def test_some_scenario_detects_the_mutation(
+    mutation: Patch, noticed: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in (*noticed, *range(MOST_SCENARIOS)):
         with monkeypatch.context() as patch:
             mutation(patch)
             try:
