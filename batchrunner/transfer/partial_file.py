@@ -23,7 +23,7 @@ from aiofiles.threadpool.binary import AsyncBufferedIOBase
 from batchrunner.storage import durable_files
 from batchrunner.storage.durable_files import Disk
 
-_BATCH_BYTES = 512 * 1024
+_BATCH_BYTES = 256 * 1024
 _BATCH_BLOCKS = 1024  # bounds the memory overhead of many tiny blocks
 _STRETCH_BYTES = 8 << 20  # writeback starts this often
 _READ_BYTES = 256 * 1024
