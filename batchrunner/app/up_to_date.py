@@ -17,8 +17,9 @@ from batchrunner.events import Listener, Noticed, RunFinished, RunStarted
 from batchrunner.formatting import rfc3339
 from batchrunner.gc_pause import gc_paused
 from batchrunner.job import Run, State
+from batchrunner.journal import migrate
 from batchrunner.journal.summary import Counts, count, delivered, lists
-from batchrunner.journal.witness import Witness
+from batchrunner.journal.witness import Mark, Witness
 from batchrunner.plan.resume import take_up
 from batchrunner.plan.selection import unmatched_notices
 from batchrunner.report.build import SCHEMA_VERSION
@@ -42,11 +43,8 @@ def nothing_to_do(setup: Setup, service: str) -> Counts | None:
     # These concern every run. A bucket is compared with the journal.
     if settings.junit or settings.metrics_file or settings.notify or settings.on_clip or settings.deliver:
         return None
-    try:
-        seen = Witness(setup.rundir.witness, Disk()).read()
-    except OSError:
-        return None
-    counts = count(path)
+    seen = _witnessed(setup.rundir)
+    counts = count(path) if seen is not None else None
     if (
         counts is None
         or counts.mark != seen
@@ -76,6 +74,14 @@ def announce(setup: Setup, counts: Counts, version: str, now: float, listener: L
     status = run.exit_status or 0
     listener(RunFinished(now, status, counts.jobs, files, headline(report), report))
     return status
+
+
+def _witnessed(rundir: RunDir) -> Mark | None:
+    """Return the witness's mark of the journal; None if there is none, or if a run would upgrade the journal."""
+    try:
+        return None if migrate.is_behind(rundir.journal) else Witness(rundir.witness, Disk()).read()
+    except OSError:
+        return None
 
 
 def _is_over(counts: Counts, settings: Settings) -> bool:

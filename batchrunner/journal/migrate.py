@@ -18,6 +18,15 @@ def version_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
+def is_behind(path: Path) -> bool:
+    """Return whether the file of a journal has an older version. Each command that only reads would convert a copy.
+
+    The version is in bytes 60 to 63 of the file (https://sqlite.org/fileformat2.html). Raises OSError.
+    """
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(64)[60:], "big") < VERSION
+
+
 def has_our_columns(connection: sqlite3.Connection) -> bool:
     """Return whether the tables have this version's columns: a later version number can then be a flipped bit."""
     return all(

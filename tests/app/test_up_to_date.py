@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from batchrunner.app.setup import Setup
 from batchrunner.errors import Problem
 from batchrunner.events import Event, Noticed, RunFinished, RunStarted
 from batchrunner.job import Move, PlacedFile, Record, Result, State, TimelineEvent, advance
-from batchrunner.journal import journal
+from batchrunner.journal import journal, migrate
 from batchrunner.journal.journal import Journal
 from batchrunner.journal.witness import Witness
 from batchrunner.progress import json_lines
@@ -245,6 +247,17 @@ def test_a_journal_that_was_not_closed_needs_a_run(tmp_path: Path) -> None:
     assert is_done(setup)
     setup.rundir.journal.unlink()
     assert not is_done(setup)
+
+
+def test_a_journal_of_an_older_version_needs_a_run_which_upgrades_it(tmp_path: Path) -> None:
+    """Otherwise each later command would convert a copy of it."""
+    setup = ran(loaded(tmp_path, ROWS))
+    with closing(sqlite3.connect(setup.rundir.journal)) as connection:
+        connection.execute(f"PRAGMA user_version = {migrate.VERSION - 1}")
+    assert not is_done(setup)
+    with closing(sqlite3.connect(setup.rundir.journal)) as connection:
+        connection.execute(f"PRAGMA user_version = {migrate.VERSION}")
+    assert is_done(setup)
 
 
 def test_a_journal_that_differs_from_its_witness_needs_a_run(tmp_path: Path) -> None:
