@@ -9,8 +9,6 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
 from batchrunner.job import Job, Record, TimelineEvent
@@ -24,7 +22,7 @@ SELECT fingerprint FROM jobs WHERE state <> 'pending' AND {NAMED} AND (state <> 
     (SELECT fingerprint FROM attempts WHERE completed_at IS NOT NULL ORDER BY completed_at DESC LIMIT {_LATEST}))
 """
 _THESE = "fingerprint IN (SELECT value FROM json_each(?))"
-_JOBS = f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs WHERE {_THESE} ORDER BY job"
+_JOBS = f"{reader.GET_JOBS} WHERE {_THESE} ORDER BY job"
 _ATTEMPTS = f"{ATTEMPTS_OF_JOBS} WHERE jobs.{_THESE} ORDER BY job, number"
 _IDS = f"SELECT fingerprint, id FROM entries WHERE {_THESE} ORDER BY position"
 _ENDS = "SELECT fingerprint, ended_at FROM attempts WHERE outcome = 'succeeded' AND ended_at >= ? ORDER BY ended_at"
@@ -73,8 +71,7 @@ def _moving(since: float, connection: sqlite3.Connection) -> Moving | None:
         return None
     since = max(since, counts.run.started_at)
     these = (json.dumps([fingerprint for (fingerprint,) in connection.execute(_MOVING)]),)
-    attempts = groupby(connection.execute(_ATTEMPTS, these), key=itemgetter(0))
-    records = dict(reader.joined(connection.execute(_JOBS, these), attempts))
+    records = dict(reader.joined(connection.execute(_JOBS, these), connection.execute(_ATTEMPTS, these)))
     ids: dict[str, tuple[str, ...]] = {}
     for fingerprint, name in connection.execute(_IDS, these):
         ids[fingerprint] = (*ids.get(fingerprint, ()), name)

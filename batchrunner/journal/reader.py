@@ -17,7 +17,8 @@ from batchrunner.journal.witness import Mark
 
 GET_ENTRIES = f"SELECT {', '.join(rows.ENTRY_COLUMNS)} FROM entries"
 _GET_RUNS = f"SELECT {', '.join(rows.RUN_COLUMNS)} FROM runs"
-_GET_ATTEMPTS = f"SELECT {', '.join(rows.ATTEMPT_COLUMNS)} FROM attempts ORDER BY job, number"
+GET_JOBS = f"SELECT {', '.join(rows.COLUMNS['jobs'])} FROM jobs"
+_GET_ATTEMPTS = f"SELECT {', '.join(rows.COLUMNS['attempts'])} FROM attempts ORDER BY job, number"
 
 
 @gc_paused()
@@ -25,9 +26,7 @@ def snapshot(connection: sqlite3.Connection) -> Snapshot | None:
     """Return the whole content; None before the first run."""
     if latest_run(connection) is None:
         return None
-    attempts = groupby(connection.execute(_GET_ATTEMPTS), key=itemgetter(0))
-    jobs = connection.execute(f"SELECT {', '.join(rows.JOB_COLUMNS)} FROM jobs ORDER BY job")
-    records = dict(joined(jobs, attempts))
+    records = dict(joined(connection.execute(f"{GET_JOBS} ORDER BY job"), connection.execute(_GET_ATTEMPTS)))
     named = connection.execute(f"{GET_ENTRIES} ORDER BY position")
     entries = tuple(rows.entry(row, records) for row in named)
     return replace(story(connection), entries=entries, records=records, retakes=retakes(connection))
@@ -65,16 +64,19 @@ def mark(connection: sqlite3.Connection) -> tuple[Mark, bool]:
     return Mark(journal_id, sequence), is_open
 
 
-def joined(
-    jobs: Iterable[tuple[Any, ...]], attempts: Iterator[tuple[str, Iterable[tuple[Any, ...]]]]
-) -> Iterator[tuple[str, Record]]:
-    """Join jobs and attempts, both in the order of the jobs' numbers. Raises RowDamaged for attempts without a job."""
-    none: tuple[str, Iterable[tuple[Any, ...]]] = ("", ())
-    owner, own = next(attempts, none)
-    for row in jobs:
-        mine = owner == row[0]
-        yield row[0], rows.record(row, own if mine else ())
-        if mine:
-            owner, own = next(attempts, none)
-    if owner:
-        raise rows.RowDamaged(f"it has attempts of a job that it does not have, {owner}")
+def joined(jobs: Iterable[tuple[Any, ...]], attempts: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, Record]]:
+    """Join rows of jobs and attempts with all columns, both in the order of the jobs' numbers.
+
+    Raises RowDamaged for attempts without a job, and for attempts whose number and fingerprint are not of one job: no
+    checksum includes the number.
+    """
+    owned = groupby(attempts, key=itemgetter(0, 1))
+    none: tuple[tuple[int, str] | None, Iterable[tuple[Any, ...]]] = (None, ())
+    owner, own = next(owned, none)
+    for number, *row in jobs:
+        is_mine = owner == (number, row[0])
+        yield row[0], rows.record(row, (attempt[1:] for attempt in own) if is_mine else ())
+        if is_mine:
+            owner, own = next(owned, none)
+    if owner is not None:
+        raise rows.RowDamaged(f"it has attempts of a job that it does not have, {owner[1]}")

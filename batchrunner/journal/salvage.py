@@ -82,9 +82,7 @@ def readable(path: Path, named: Callable[[Sequence[Retake]], Mapping[str, Job]])
         retakes = _rows(connection, "retakes", rows.RETAKE_COLUMNS, rows.retake)
         jobs = dict(named(retakes)) | dict(_rows(connection, "jobs", rows.JOB_COLUMNS, _job))
         standing = dict(_rows(connection, "jobs", rows.JOB_COLUMNS, _standing))
-        attempts: dict[str, dict[int, Attempt]] = {}
-        for owner, attempt in _rows(connection, "attempts", rows.ATTEMPT_COLUMNS, rows.attempt):
-            attempts.setdefault(owner, {})[attempt.number] = attempt
+        attempts = _attempts(connection)
     records = {
         name: _record(job, standing.get(name), attempts.get(name, {}))
         for name, job in jobs.items()
@@ -92,6 +90,20 @@ def readable(path: Path, named: Callable[[Sequence[Retake]], Mapping[str, Job]])
     }
     files = {name: file for name, file in files.items() if file.fingerprint in records}
     return Remains(runs, records, files, timeline_events, retakes)
+
+
+def _attempts(connection: sqlite3.Connection) -> dict[str, dict[int, Attempt]]:
+    """Return the readable attempts by job and number.
+
+    A row that is not in the place of its job is damaged. It only counts if there is no other with its number.
+    """
+    places = dict(_rows(connection, "jobs", ["fingerprint", _place_of(connection, "jobs")[0]], tuple))
+    place = _place_of(connection, "attempts")[0]
+    found = _rows(connection, "attempts", [place, *rows.ATTEMPT_COLUMNS], lambda row: (row[0], *rows.attempt(row[1:])))
+    attempts: dict[str, dict[int, Attempt]] = {}
+    for _, owner, attempt in sorted(found, key=lambda item: item[0] == places.get(item[1])):
+        attempts.setdefault(owner, {})[attempt.number] = attempt
+    return attempts
 
 
 def replace_with(path: Path, remains: Remains, mark: Mark | None = None) -> None:

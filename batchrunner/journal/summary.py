@@ -9,8 +9,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import eq, itemgetter
+from operator import eq
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from batchrunner.journal.witness import Mark
 from batchrunner.plan.prices import overrun_in_sql
 from batchrunner.plan.selection import selects
 
-_OWN = ", ".join(f"attempts.{name}" for name in rows.ATTEMPT_COLUMNS)
+_OWN = ", ".join(f"attempts.{name}" for name in rows.COLUMNS["attempts"])
 ATTEMPTS_OF_JOBS = f"SELECT {_OWN} FROM jobs CROSS JOIN attempts USING (job)"
 NAMED = "EXISTS (SELECT 1 FROM entries WHERE entries.fingerprint = jobs.fingerprint)"
 # If each job has one entry, the other table is not needed.
@@ -225,8 +224,7 @@ def _attempt_group(row: tuple[Any, ...]) -> AttemptGroup:
 def _listed_entries(connection: sqlite3.Connection) -> tuple[tuple[Entry, Record], ...]:
     condition = _LISTED.replace("error_json", "jobs.error_json")
     tries = connection.execute(f"{ATTEMPTS_OF_JOBS} WHERE {condition} ORDER BY job, number")
-    owned = groupby(tries, key=itemgetter(0))
-    records = dict(reader.joined(connection.execute(f"{_JOBS.format(_LISTED)} ORDER BY job"), owned))
+    records = dict(reader.joined(connection.execute(f"{reader.GET_JOBS} WHERE {_LISTED} ORDER BY job"), tries))
     named = connection.execute(f"{_ENTRIES} IN (SELECT fingerprint FROM jobs WHERE {_LISTED}) ORDER BY position")
     entries = [rows.entry(row, records) for row in named]
     return tuple((entry, records[entry.job.fingerprint]) for entry in entries)

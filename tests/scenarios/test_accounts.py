@@ -184,7 +184,7 @@ def test_without_the_index_and_a_run_directory_nothing_is_submitted_until_it_is_
         for _ in range(2):
             second = world.start("second", entries("a", "b"))
             assert await second.ended() is None
-            assert f"{tmp_path}/first (its batch is not there)" in str(second.events[-1])
+            assert f"{tmp_path}/first (its batch is not there)" in second.refusals[-1]
         assert len(world.accepted()) == 1
         environment = {"BATCHRUNNER_STATE": str(world.state), "AIMLAPI_BASE_URL": world.service.url}
         assert "1 job of the batch first" in scan(environment, None, [tmp_path / "archive"])[0]
@@ -296,7 +296,7 @@ def test_an_older_copy_of_a_run_directory_is_refused_and_recovered_with_nothing_
         for reuse in ("on", "off"):
             refused = world.start("first", named, reuse=reuse)
             assert await refused.ended() is None
-            assert "is an old copy: it lacks" in str(refused.events[-1])
+            assert "is an old copy: it lacks" in refused.refusals[-1]
         assert len(world.accepted()) == accepted
         await world.run("first", named, recover=True)
         assert not world.paid_twice()
@@ -369,7 +369,7 @@ def test_limits_that_cannot_hold_refuse_the_run(tmp_path: Path) -> None:
         world.state.write_text("not a folder")
         process = world.start("first", entries("a"))
         assert await process.ended() is None
-        assert "cannot be kept" in str(process.events[-1])
+        assert "cannot be kept" in process.refusals[-1]
         assert not world.accepted()
 
     play(tmp_path, story, limits=Limits(concurrency=2))
