@@ -15,8 +15,8 @@ model: one program, written for these jobs. It does for each job:
 - two lines of progress with the time
 - a row of report.json, results.csv and report.html, with the values that batchrunner's have
 
-`decode` also decodes each clip and measures its pictures, by batchrunner's own function, in four threads of this
-process: without the process that keeps a hostile clip away.
+`decode` also decodes each clip and measures its pictures, by batchrunner's own function, in the thread that flushes:
+without the process that keeps a hostile clip away. Four threads took more CPU, because they compete for Python.
 """
 
 import asyncio
@@ -29,8 +29,7 @@ import sqlite3
 import sys
 import time
 import zlib
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -197,32 +196,41 @@ class Journal:
         self.changed, self.indexed_at = {}, time.monotonic()
 
 
-def check_and_publish(items: Iterable[tuple[Job, Path]]) -> None:
-    """Check clips, flush and rename them."""
-    for job, clip in items:
-        with clip.with_suffix(".part").open("rb") as file:
-            if (wrong := check_structure(file, job.size)) is not None:
-                sys.exit(f"{job.id}: {wrong}")
-    publish([clip for _, clip in items])
+def check_boxes(job: Job, file: Path) -> None:
+    """Check a clip's boxes and samples."""
+    with file.open("rb") as clip:
+        if (wrong := check_structure(clip, job.size)) is not None:
+            sys.exit(f"{job.id}: {wrong}")
 
 
-def decode(job: Job, clip: Path) -> None:
-    """Decode a clip and measure its pictures."""
+def decode(job: Job, file: Path) -> None:
+    """Check a clip's boxes and samples, decode it, and measure its pictures."""
     from batchrunner.media import decode_worker, decoder
 
-    item = {"path": clip, "size_bytes": job.size, "quality": True}
+    item = {"path": file, "size_bytes": job.size, "quality": True}
     decode_worker.TASKS["clip"](item, decoder.allow_pixels)
+
+
+def publishing(check: Callable[[Job, Path], None]) -> Callable[[list[tuple[Job, Path]]], None]:
+    """Return a function that checks clips, flushes and renames them."""
+
+    def check_and_publish(items: list[tuple[Job, Path]]) -> None:
+        for job, clip in items:
+            check(job, clip.with_suffix(".part"))
+        publish([clip for _, clip in items])
+
+    return check_and_publish
 
 
 class Loop:
     """The main loop of the contender."""
 
     def __init__(self, jobs: list[Job], clips: Path, extras: list[str]) -> None:
-        self.clips, self.extras = clips, extras
+        self.clips = clips
         self.journal = Journal(clips.parent, jobs)
         self.todo = [job for job in reversed(jobs) if job.fingerprint not in self.journal.known]
-        self.storing, self.landing = Groups(self.journal.store), Groups(check_and_publish)
-        self.pool = ThreadPoolExecutor(4)
+        self.storing = Groups(self.journal.store)
+        self.landing = Groups(publishing(decode if "decode" in extras else check_boxes))
 
     async def note(self, job: Job, state: str) -> None:
         job.state = state
@@ -275,8 +283,6 @@ class Loop:
         job.sha256 = digest.hexdigest()
         await self.note(job, "named")
         await self.landing.do((job, clip))
-        if "decode" in self.extras:
-            await asyncio.get_running_loop().run_in_executor(self.pool, decode, job, clip)
         job.ended = time.time()
         await self.note(job, "succeeded")
         print(f"{utc(job.ended)} {job.id}: succeeded: {job.size} B, 480x480, 0.2 s", file=sys.stderr, flush=True)
